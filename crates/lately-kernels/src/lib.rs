@@ -1,0 +1,1 @@
+//! Fused CPU operations over slices, forward and backward, each with a scalar reference.

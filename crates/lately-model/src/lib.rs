@@ -1,0 +1,1 @@
+//! The one definition of the ranking model: configuration, parameters, forward, backward, loss, checkpoint.

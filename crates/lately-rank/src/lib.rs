@@ -1,0 +1,1 @@
+//! The request path in process: hydrate, assemble, score, select, log what was served.

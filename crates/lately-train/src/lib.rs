@@ -1,0 +1,1 @@
+//! From logs to a promoted version: join, dataset, trainer, evaluation, gate, publish.
