@@ -1,1 +1,27 @@
 //! Fused CPU operations over slices, forward and backward, each with a scalar reference.
+//!
+//! One folder an operation: `mod.rs` says what it computes, with the shapes, and holds the fast path's entry;
+//! `scalar.rs` is the reference in plain loops; `cases.rs` are the inputs on which both are compared, in f32 against
+//! each other and in f64 against finite differences. Everything is generic over [`Real`], so that the gradient
+//! checks run the very code that trains.
+//!
+//! All matrices are row-major and dense unless a stride is named. Gradients of parameters (`dw`, `db`, ...) are
+//! added to; gradients of activations are overwritten unless the documentation says otherwise. Lengths that do not
+//! fit the shapes panic: they are bugs of the caller, which checks data from outside.
+
+pub mod add_norm;
+pub mod attention;
+pub mod columns;
+pub mod cross;
+pub mod dropout;
+pub mod embedding;
+pub mod expand;
+pub mod linear;
+pub mod loss;
+mod matrix;
+pub mod pool;
+mod real;
+pub mod simd;
+
+pub use dropout::Dropout;
+pub use real::Real;

@@ -1,0 +1,74 @@
+//! Run-time choice of the vector width for plain loops, without code of our own for any instruction set.
+
+use crate::Real;
+
+/// Runs `work`, compiled once for each of AVX-512, AVX2 and the baseline, in the widest form this machine has.
+/// Mark the closure and what it calls `#[inline(always)]`, else only the baseline form exists.
+#[inline(always)]
+pub fn wide<T>(work: impl FnOnce() -> T) -> T {
+    struct Work<F>(F);
+    impl<T, F: FnOnce() -> T> pulp::NullaryFnOnce for Work<F> {
+        type Output = T;
+        #[inline(always)]
+        fn call(self) -> T {
+            (self.0)()
+        }
+    }
+    pulp::Arch::new().dispatch(Work(work))
+}
+
+/// Independent partial sums: floating-point addition may not be reordered by the compiler, so the lanes that it needs
+/// to vectorise a reduction are written out.
+pub(crate) const LANES: usize = 16;
+
+/// Sum of `f(x, y)` over two slices of one length.
+#[inline(always)]
+pub(crate) fn sum2<R: Real>(x: &[R], y: &[R], f: impl Fn(R, R) -> R) -> R {
+    let mut lanes = [R::ZERO; LANES];
+    let (xs, ys) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
+    let mut rest = R::ZERO;
+    for (a, b) in xs.remainder().iter().zip(ys.remainder()) {
+        rest += f(*a, *b);
+    }
+    for (a, b) in xs.zip(ys) {
+        for i in 0..LANES {
+            lanes[i] += f(a[i], b[i]);
+        }
+    }
+    fold(lanes, |a, b| a + b) + rest
+}
+
+/// Sum of a slice.
+#[inline(always)]
+pub(crate) fn sum<R: Real>(x: &[R]) -> R {
+    sum2(x, x, |a, _| a)
+}
+
+/// Largest element; minus infinity of nothing.
+#[inline(always)]
+pub(crate) fn max<R: Real>(x: &[R]) -> R {
+    let mut lanes = [R::NEG_INFINITY; LANES];
+    let xs = x.chunks_exact(LANES);
+    let mut rest = R::NEG_INFINITY;
+    for a in xs.remainder() {
+        rest = rest.larger(*a);
+    }
+    for a in xs {
+        for i in 0..LANES {
+            lanes[i] = lanes[i].larger(a[i]);
+        }
+    }
+    fold(lanes, R::larger).larger(rest)
+}
+
+#[inline(always)]
+fn fold<R: Real>(mut lanes: [R; LANES], f: impl Fn(R, R) -> R) -> R {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] = f(lanes[i], lanes[i + width]);
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
