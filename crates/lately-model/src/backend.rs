@@ -1,0 +1,108 @@
+//! The seam between the model and what computes it: about a dozen fused operations, each with its backward.
+//!
+//! A backend promises the results of [`Scalar`], the plain reference, up to rounding. What each operation computes,
+//! with the shapes, is documented in the module of `lately-kernels` that is named beside it. [`suite`] is the one test
+//! that every backend passes.
+
+use lately_kernels::attention::Shape as AttentionShape;
+use lately_kernels::embedding::Shape as EmbeddingShape;
+use lately_kernels::expand::Segments;
+use lately_kernels::linear::Shape;
+use lately_kernels::{Dropout, Real};
+
+#[cfg(test)]
+pub(crate) mod suite;
+
+/// The fast operations of `lately-kernels`.
+#[derive(Debug, Clone, Copy)]
+pub struct Cpu;
+
+/// The references of `lately-kernels` in plain loops.
+#[derive(Debug, Clone, Copy)]
+pub struct Scalar;
+
+/// Declares the trait and implements it by the functions named on the right: `module::function` for [`Cpu`],
+/// `module::scalar::function` for [`Scalar`].
+macro_rules! backend {
+    ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?) = $module:ident::$function:ident;)*) => {
+        /// What the model is made of. `R` is f32, or f64 in gradient checks.
+        #[allow(missing_docs)] // the attributes below carry the documentation
+        pub trait Backend<R: Real>: 'static {
+            $($(#[$doc])* fn $name($($arg: $type),*);)*
+        }
+        impl<R: Real> Backend<R> for Cpu {
+            $(fn $name($($arg: $type),*) { lately_kernels::$module::$function($($arg),*) })*
+        }
+        impl<R: Real> Backend<R> for Scalar {
+            $(fn $name($($arg: $type),*) { lately_kernels::$module::scalar::$function($($arg),*) })*
+        }
+    };
+}
+
+backend! {
+    /// y = x W^T + b, optionally through a ReLU.
+    fn linear(s: Shape, x: &[R], w: &[R], b: &[R], relu: bool, y: &mut [R]) = linear::forward;
+    /// Gradients of `linear`.
+    fn linear_backward(
+        s: Shape, x: &[R], w: &[R], y: &[R], dy: &mut [R], dx: &mut [R], dw: &mut [R], db: &mut [R],
+    ) = linear::backward;
+    /// Multi-head attention within ragged segments.
+    fn attention(
+        s: AttentionShape<'_>, qkv: &[R], probabilities: &mut [R], context: &mut [R], scratch: &mut Vec<R>,
+    ) = attention::forward;
+    /// Gradient of `attention`.
+    fn attention_backward(
+        s: AttentionShape<'_>, qkv: &[R], probabilities: &[R], d_context: &[R], d_qkv: &mut [R],
+        scratch: &mut Vec<R>,
+    ) = attention::backward;
+    /// Residual sum and layer normalisation.
+    fn add_norm(
+        width: usize, x: &[R], branch: &[R], gamma: &[R], beta: &[R], normed: &mut [R], rstd: &mut [R],
+        y: &mut [R],
+    ) = add_norm::forward;
+    /// Gradients of `add_norm`.
+    fn add_norm_backward(
+        width: usize, normed: &[R], rstd: &[R], gamma: &[R], dy: &[R], dx: &mut [R], dgamma: &mut [R],
+        dbeta: &mut [R],
+    ) = add_norm::backward;
+    /// One DCN v2 layer.
+    fn cross(width: usize, x0: &[R], x: &[R], w: &[R], b: &[R], inner: &mut [R], y: &mut [R]) = cross::forward;
+    /// Gradients of `cross`.
+    fn cross_backward(
+        width: usize, x0: &[R], x: &[R], w: &[R], inner: &mut [R], dy: &[R], dx0: &mut [R], dx: &mut [R],
+        dw: &mut [R], db: &mut [R],
+    ) = cross::backward;
+    /// Rows of a table, averaged over slots.
+    fn embedding(s: EmbeddingShape<'_>, table: &[R], indices: &[u32], out: &mut [R]) = embedding::gather;
+    /// Gradient of `embedding`.
+    fn embedding_backward(
+        s: EmbeddingShape<'_>, indices: &[u32], d_out: &[R], padding: bool, d_table: &mut [R],
+        touch: &mut dyn FnMut(u32),
+    ) = embedding::scatter;
+    /// Tokens of every segment, [a ; c].
+    fn expand(s: Segments<'_>, widths: (usize, usize), a: &[R], c: &[R], out: &mut [R]) = expand::concat;
+    /// A linear map of the tokens of every segment, A(a) + C(c).
+    fn expand_add(s: Segments<'_>, width: usize, a: &[R], c: &[R], out: &mut [R]) = expand::add;
+    /// Gradient of both for a.
+    fn expand_collect(s: Segments<'_>, stride: usize, width: usize, d_out: &[R], da: &mut [R]) = expand::collect;
+    /// Gradient of `expand_add` for c.
+    fn expand_sum(s: Segments<'_>, width: usize, d_out: &[R], dc: &mut [R]) = expand::sum;
+    /// Maximum over the tokens of a segment.
+    fn max_pool(offsets: &[u32], width: usize, x: &[R], out: &mut [R], argmax: &mut [u32]) = pool::max;
+    /// Gradient of `max_pool`.
+    fn max_pool_backward(width: usize, argmax: &[u32], dy: &[R], dx: &mut [R]) = pool::max_backward;
+    /// The first K tokens of a segment.
+    fn first_k(
+        offsets: &[u32], width: usize, k: usize, x: &[R], out: &mut [R], stride: usize, offset: usize,
+    ) = pool::first;
+    /// Gradient of `first_k`.
+    fn first_k_backward(
+        offsets: &[u32], width: usize, k: usize, dy: &[R], stride: usize, offset: usize, dx: &mut [R],
+    ) = pool::first_backward;
+    /// Mean over the tokens of a segment.
+    fn mean_pool(offsets: &[u32], width: usize, x: &[R], out: &mut [R]) = pool::mean;
+    /// Gradient of `mean_pool`.
+    fn mean_pool_backward(offsets: &[u32], width: usize, dy: &[R], dx: &mut [R]) = pool::mean_backward;
+    /// Dropout, forward and backward alike.
+    fn dropout(dropout: Dropout, start: u32, x: &mut [R]) = dropout::apply;
+}

@@ -1,0 +1,268 @@
+//! A model as bytes: one safetensors file whose metadata holds the manifest. Whatever the bytes, reading never panics.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+
+use lately_features::{Schema, SchemaError};
+use safetensors::tensor::{Dtype, SafeTensors, View};
+use serde::{Deserialize, Serialize};
+
+use crate::network::Network;
+use crate::plan::{Parameter, Plan};
+use crate::{Model, ModelConfig, ModelError, Normaliser};
+
+/// Written by this version; older ones are read, newer ones refused.
+pub const FORMAT: u32 = 1;
+/// Key of the manifest in the file's metadata.
+const MANIFEST: &str = "lately.manifest";
+const NORMALISER: [&str; 5] = [
+    "normaliser.user_mean",
+    "normaliser.user_std",
+    "normaliser.item_mean",
+    "normaliser.item_std",
+    "normaliser.embedding_scale",
+];
+
+/// All that serving needs to know about a model besides its weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Version of the file format.
+    pub format: u32,
+    /// Configuration of the model.
+    pub config: ModelConfig,
+    /// [`Schema::hash`] of `schema`.
+    pub schema_hash: String,
+    /// The schema whose batches the model takes.
+    pub schema: Schema,
+    /// Names of the action types, by position.
+    pub actions: Vec<String>,
+    /// Names of the heads, by position.
+    pub heads: Vec<String>,
+    /// Version of the item embeddings that it was trained on; empty for unversioned ones.
+    #[serde(default)]
+    pub embedding_version: String,
+    /// First and last time of the training data, ms since 1970 UTC.
+    #[serde(default)]
+    pub data_range_ms: Option<(i64, i64)>,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Version of the model that training started from.
+    #[serde(default)]
+    pub parent: Option<String>,
+    /// Metrics of the evaluation, by name.
+    #[serde(default)]
+    pub metrics: BTreeMap<String, f64>,
+    /// Calibration of the probabilities; none yet.
+    #[serde(default)]
+    pub calibration: Option<serde_json::Value>,
+}
+
+impl Manifest {
+    /// The manifest of a model of this schema, without data range, parent and metrics.
+    pub fn new(model: &Model, schema: &Schema, seed: u64) -> Self {
+        Self {
+            format: FORMAT,
+            config: model.config().clone(),
+            schema_hash: schema.hash(),
+            schema: schema.clone(),
+            actions: schema.actions.iter().map(|a| a.name.clone()).collect(),
+            heads: schema.heads.iter().map(|h| h.name.clone()).collect(),
+            embedding_version: String::new(),
+            data_range_ms: None,
+            seed,
+            parent: None,
+            metrics: BTreeMap::new(),
+            calibration: None,
+        }
+    }
+
+    /// Refuses a schema that gives other batches than the model was trained on.
+    ///
+    /// # Errors
+    /// Where the hashes differ.
+    pub fn check_schema(&self, schema: &Schema) -> Result<(), CheckpointError> {
+        let serving = schema.hash();
+        if serving == self.schema_hash {
+            return Ok(());
+        }
+        Err(CheckpointError::OtherSchema { model: self.schema_hash.clone(), serving })
+    }
+}
+
+/// Why a checkpoint is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The bytes are not a whole safetensors file.
+    #[error("checkpoint: {0}: the file is damaged or no safetensors file; publish the model again")]
+    File(#[from] safetensors::SafeTensorError),
+    /// The manifest is absent or cannot be read.
+    #[error("checkpoint: manifest: {0}: the file was not written by Lately or is damaged")]
+    Manifest(String),
+    /// Written by a newer version.
+    #[error("checkpoint: format {got} is newer than {FORMAT}: update this program")]
+    Format {
+        /// The file's format.
+        got: u32,
+    },
+    /// The manifest's own schema is not valid.
+    #[error("checkpoint: {0}")]
+    Schema(#[from] SchemaError),
+    /// The manifest contradicts itself.
+    #[error("checkpoint: the manifest's {0} does not match its schema: the file is damaged or was edited")]
+    Contradiction(&'static str),
+    /// The model's configuration is out of range.
+    #[error("checkpoint: {0}")]
+    Model(#[from] ModelError),
+    /// A tensor is absent, of another shape or not of f32.
+    #[error("checkpoint: tensor `{name}`: {problem}")]
+    Tensor {
+        /// Its name.
+        name: String,
+        /// What is wrong, and what was expected.
+        problem: String,
+    },
+    /// A weight is NaN or infinite.
+    #[error(
+        "checkpoint: tensor `{0}` holds a number that is not finite: training diverged, or the file is damaged"
+    )]
+    NotFinite(String),
+    /// It belongs to another schema.
+    #[error(
+        "the model was trained on schema {model}, this project has {serving}: train a model on the present schema"
+    )]
+    OtherSchema {
+        /// Hash in the manifest.
+        model: String,
+        /// Hash of the present schema.
+        serving: String,
+    },
+}
+
+/// f32 values as little-endian bytes.
+struct Tensor<'a> {
+    shape: Vec<usize>,
+    data: &'a [f32],
+}
+
+impl View for Tensor<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+    fn data(&self) -> Cow<'_, [u8]> {
+        self.data.iter().flat_map(|x| x.to_le_bytes()).collect()
+    }
+    fn data_len(&self) -> usize {
+        self.data.len() * 4
+    }
+}
+
+/// The model as a safetensors file; the same model and manifest always give the same bytes.
+///
+/// # Errors
+/// Where the manifest is not that of this model, or a weight is not finite.
+pub fn to_bytes(model: &Model, manifest: &Manifest) -> Result<Vec<u8>, CheckpointError> {
+    if manifest.schema_hash != model.schema_hash || manifest.config != *model.config() {
+        return Err(CheckpointError::Contradiction("schema hash or configuration"));
+    }
+    let network = &model.network;
+    if let Some(p) = network.parameters.iter().find(|p| p.data.iter().any(|x| !x.is_finite())) {
+        return Err(CheckpointError::NotFinite(p.name.clone()));
+    }
+    let json = serde_json::to_string(manifest).map_err(|e| CheckpointError::Manifest(e.to_string()))?;
+    let scale = [network.normaliser.embedding_scale];
+    let n = &network.normaliser;
+    let normaliser =
+        NORMALISER.into_iter().zip([&n.user_mean, &n.user_std, &n.item_mean, &n.item_std, &scale[..]]);
+    let tensors = (network.parameters.iter())
+        .map(|p| (p.name.as_str(), Tensor { shape: p.shape.clone(), data: &p.data }))
+        .chain(normaliser.map(|(name, data)| (name, Tensor { shape: vec![data.len()], data })));
+    Ok(safetensors::serialize(tensors, Some(HashMap::from([(MANIFEST.to_owned(), json)])))?)
+}
+
+/// Reads a model. Every size is checked against the manifest before memory is taken for it.
+///
+/// # Errors
+/// Where anything is damaged, absent, of another shape or not finite; see [`CheckpointError`].
+pub fn from_bytes(bytes: &[u8]) -> Result<(Model, Manifest), CheckpointError> {
+    let file = SafeTensors::deserialize(bytes)?;
+    let (_, metadata) = SafeTensors::read_metadata(bytes)?;
+    let absent = || CheckpointError::Manifest(format!("no `{MANIFEST}` in the metadata"));
+    let json = metadata.metadata().as_ref().and_then(|m| m.get(MANIFEST)).ok_or_else(absent)?;
+    let manifest = read_manifest(json)?;
+    let (plan, specs) = Plan::new(&manifest.config, &manifest.schema)?;
+    let known = specs.len() + NORMALISER.len();
+    if file.len() != known {
+        let problem = format!("the file holds {} tensors, {known} expected", file.len());
+        return Err(CheckpointError::Tensor { name: "*".into(), problem });
+    }
+    let mut parameters = Vec::with_capacity(specs.len());
+    for spec in specs {
+        let data = read(&file, &spec.name, &spec.shape)?;
+        parameters.push(Parameter { name: spec.name, shape: spec.shape, data, table: spec.table });
+    }
+    let (user, item) = (plan.user.layout.numeric_width, plan.item.layout.numeric_width);
+    let normaliser = Normaliser {
+        user_mean: read(&file, NORMALISER[0], &[user])?,
+        user_std: read(&file, NORMALISER[1], &[user])?,
+        item_mean: read(&file, NORMALISER[2], &[item])?,
+        item_std: read(&file, NORMALISER[3], &[item])?,
+        embedding_scale: read(&file, NORMALISER[4], &[1])?[0],
+    };
+    normaliser.validate(user, item)?;
+    let network = Network { config: manifest.config.clone(), plan, parameters, normaliser };
+    Ok((Model { network, schema_hash: manifest.schema_hash.clone() }, manifest))
+}
+
+fn read_manifest(json: &str) -> Result<Manifest, CheckpointError> {
+    let manifest = |e: serde_json::Error| CheckpointError::Manifest(e.to_string());
+    let value: serde_json::Value = serde_json::from_str(json).map_err(manifest)?;
+    // A newer format may have other keys: say so instead of naming the first unknown one.
+    if let Some(got) = value.get("format").and_then(serde_json::Value::as_u64)
+        && got > u64::from(FORMAT)
+    {
+        return Err(CheckpointError::Format { got: u32::try_from(got).unwrap_or(u32::MAX) });
+    }
+    let manifest: Manifest = serde_json::from_value(value).map_err(manifest)?;
+    manifest.schema.validate()?;
+    let schema = &manifest.schema;
+    if manifest.schema_hash != schema.hash() {
+        return Err(CheckpointError::Contradiction("schema hash"));
+    }
+    if !manifest.actions.iter().eq(schema.actions.iter().map(|a| &a.name)) {
+        return Err(CheckpointError::Contradiction("action vocabulary"));
+    }
+    if !manifest.heads.iter().eq(schema.heads.iter().map(|h| &h.name)) {
+        return Err(CheckpointError::Contradiction("list of heads"));
+    }
+    Ok(manifest)
+}
+
+/// One f32 tensor of the given shape, all finite.
+fn read(file: &SafeTensors<'_>, name: &str, shape: &[usize]) -> Result<Vec<f32>, CheckpointError> {
+    let wrong = |problem: String| CheckpointError::Tensor { name: name.to_owned(), problem };
+    let tensor = file.tensor(name).map_err(|_| wrong("absent".into()))?;
+    if tensor.dtype() != Dtype::F32 {
+        return Err(wrong(format!("of type {:?}, F32 expected", tensor.dtype())));
+    }
+    if tensor.shape() != shape {
+        return Err(wrong(format!("of shape {:?}, {shape:?} expected", tensor.shape())));
+    }
+    let data: Vec<f32> = floats(tensor.data());
+    if data.len() != shape.iter().product::<usize>() {
+        return Err(wrong("shorter than its shape".into()));
+    }
+    if data.iter().any(|x| !x.is_finite()) {
+        return Err(CheckpointError::NotFinite(name.to_owned()));
+    }
+    Ok(data)
+}
+
+/// Little-endian f32 values.
+pub(crate) fn floats(bytes: &[u8]) -> Vec<f32> {
+    let (whole, _) = bytes.as_chunks::<4>();
+    whole.iter().map(|b| f32::from_le_bytes(*b)).collect()
+}

@@ -1,0 +1,130 @@
+//! What can be chosen about the model. The default is TransAct v1.1 with full-rank DCN v2.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ModelError;
+
+/// How the user sequence enters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoder {
+    /// Not at all.
+    None,
+    /// The mean over tokens of [action embedding ; item embedding].
+    Mean,
+    /// A post-norm transformer over the tokens.
+    #[default]
+    Transact,
+}
+
+/// How the candidate meets the tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fusion {
+    /// The candidate's embedding stands in every token: d = action + 2 x item.
+    #[default]
+    Concat,
+    /// The encoder does not see the candidate: d = action + item; it runs once a request.
+    None,
+}
+
+/// Configuration of the model. Unknown keys are refused, missing ones take the default.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelConfig {
+    /// How the user sequence enters. Default `transact`.
+    pub encoder: Encoder,
+    /// Transformer layers, 1 to 32. Default 2.
+    pub layers: usize,
+    /// Attention heads; they divide the width of a token. Default 1.
+    pub attention_heads: usize,
+    /// Width of the transformer's feed-forward layer. Default 32.
+    pub ffn: usize,
+    /// First K encoded tokens that are given on; 0 for all. Default 10.
+    pub first_k: usize,
+    /// Whether the maximum over tokens is given on, through a linear map. Default true.
+    pub max_pool: bool,
+    /// How the candidate meets the tokens. Default `concat`.
+    pub fusion: Fusion,
+    /// Width of the action type's embedding. Default 32.
+    pub action_dim: usize,
+    /// Whether the cross layers also see how near the candidate is to the tokens of each action type: 4 numbers a
+    /// type, see `affinity.rs`. Ours, not the paper's; without effect where `encoder` is `none`, and off in
+    /// compatibility mode. Default true.
+    pub affinity: bool,
+    /// Share of dropped activations in training, 0 to below 1. Default 0.1.
+    pub dropout: f32,
+    /// DCN v2 cross layers, 0 to 16. Default 2.
+    pub cross_layers: usize,
+    /// Width of the cross layers: the inputs are first mapped to it linearly; 0 for none of this. Default 0.
+    pub cross_width: usize,
+    /// Widths of the MLP's hidden layers. Default 512, 256.
+    pub hidden: Vec<usize>,
+    /// Exactly the official module's semantics, to import its weights: action 0 is padding and masked, actions later
+    /// than the request are masked, position 0 is never masked, max-pool runs over every position, and the cross
+    /// layers see the encoder's output and raw numeric features only. Default false.
+    pub compatibility: bool,
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self {
+            encoder: Encoder::Transact,
+            layers: 2,
+            attention_heads: 1,
+            ffn: 32,
+            first_k: 10,
+            max_pool: true,
+            fusion: Fusion::Concat,
+            action_dim: 32,
+            affinity: true,
+            dropout: 0.1,
+            cross_layers: 2,
+            cross_width: 0,
+            hidden: vec![512, 256],
+            compatibility: false,
+        }
+    }
+}
+
+impl ModelConfig {
+    /// Checks ranges; `item` is the width of the schema's item embedding.
+    pub(crate) fn validate(&self, item: usize) -> Result<(), ModelError> {
+        check("layers", self.layers, 1, 32)?;
+        check("ffn", self.ffn, 1, 16_384)?;
+        check("first_k", self.first_k, 0, 1_024)?;
+        check("action_dim", self.action_dim, 1, 1_024)?;
+        check("cross_layers", self.cross_layers, 0, 16)?;
+        check("cross_width", self.cross_width, 0, 65_536)?;
+        check("hidden", self.hidden.len(), 0, 16)?;
+        for width in &self.hidden {
+            check("hidden", *width, 1, 65_536)?;
+        }
+        let width = self.token_width(item);
+        check("attention_heads", self.attention_heads, 1, width)?;
+        if !width.is_multiple_of(self.attention_heads) {
+            let range = format!("a divisor of the token's width {width}");
+            return Err(refused("attention_heads", &self.attention_heads, range));
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return Err(refused("dropout", &self.dropout, "from 0 to below 1".into()));
+        }
+        Ok(())
+    }
+
+    /// Width of a token as the encoder sees it.
+    pub(crate) fn token_width(&self, item: usize) -> usize {
+        self.action_dim + item * if self.fusion == Fusion::Concat { 2 } else { 1 }
+    }
+}
+
+pub(crate) fn refused(key: &'static str, value: &impl ToString, range: String) -> ModelError {
+    ModelError::Config { key, value: value.to_string(), range }
+}
+
+fn check(key: &'static str, value: usize, low: usize, high: usize) -> Result<(), ModelError> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    Err(refused(key, &value, format!("{low} to {high}")))
+}

@@ -1,0 +1,116 @@
+//! The model as other crates use it.
+
+use lately_features::{FeatureBatch, Schema};
+
+use crate::network::Network;
+use crate::plan::{Parameter, Plan, initial};
+use crate::{Cpu, Gradients, ModelConfig, ModelError, Normaliser, Scratch};
+
+/// A ranking model for one schema, in f32 on the CPU.
+#[derive(Debug, Clone)]
+pub struct Model {
+    pub(crate) network: Network<f32>,
+    pub(crate) schema_hash: String,
+}
+
+impl Model {
+    /// A model with random parameters, the same for one seed on every machine.
+    ///
+    /// # Errors
+    /// Where the schema or the configuration is out of range.
+    pub fn new(config: ModelConfig, schema: &Schema, seed: u64) -> Result<Self, ModelError> {
+        let (plan, specs) = Plan::new(&config, schema)?;
+        let parameters = initial(&specs, &config, seed);
+        let network = Network { config, plan, parameters, normaliser: Normaliser::identity(schema) };
+        Ok(Self { network, schema_hash: schema.hash() })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.network.config
+    }
+
+    /// Hash of the schema whose batches it takes.
+    pub fn schema_hash(&self) -> &str {
+        &self.schema_hash
+    }
+
+    /// Number of predicted probabilities H.
+    pub fn heads(&self) -> usize {
+        self.network.plan.heads
+    }
+
+    /// Logits N x H of a batch, row-major; the probability is [`lately_kernels::loss::sigmoid`] of it.
+    ///
+    /// Single-threaded and deterministic. A row's logits do not depend on what else is in the batch, up to rounding.
+    ///
+    /// # Errors
+    /// Where the batch does not fit the schema or holds numbers that are not finite.
+    pub fn score(&self, batch: &FeatureBatch, scratch: &mut Scratch) -> Result<Vec<f32>, ModelError> {
+        let mut logits = Vec::with_capacity(batch.rows() * self.heads());
+        self.network.score::<Cpu>(batch, scratch, &mut logits, None)?;
+        Ok(logits)
+    }
+
+    /// The sum over rows and heads of `weight` (N x H) times the binary cross-entropy of the batch's labels. Its gradient
+    /// is added to `gradients`. `dropout_seed` sets the masks; `None` drops nothing.
+    ///
+    /// # Errors
+    /// Where the batch does not fit the schema, has no labels or holds numbers that are not finite; `gradients` is then
+    /// as before.
+    pub fn loss_and_gradient(
+        &self,
+        batch: &FeatureBatch,
+        weight: &[f32],
+        dropout_seed: Option<u64>,
+        scratch: &mut Scratch,
+        gradients: &mut Gradients,
+    ) -> Result<f64, ModelError> {
+        self.network.loss_and_gradient::<Cpu>(batch, weight, dropout_seed, scratch, gradients)
+    }
+
+    /// The frozen input normalisation.
+    pub fn normaliser(&self) -> &Normaliser {
+        &self.network.normaliser
+    }
+
+    /// Sets the input normalisation. In compatibility mode embeddings and numbers stay raw: leave it at the identity.
+    ///
+    /// # Errors
+    /// Where widths differ from the schema's, a number is not finite or a deviation is not above 0.
+    pub fn set_normaliser(&mut self, normaliser: Normaliser) -> Result<(), ModelError> {
+        let plan = &self.network.plan;
+        normaliser.validate(plan.user.layout.numeric_width, plan.item.layout.numeric_width)?;
+        self.network.normaliser = normaliser;
+        Ok(())
+    }
+
+    /// Sets the heads' bias, for example to the logit of each label's share so that training starts calibrated.
+    ///
+    /// # Errors
+    /// Where it is not one finite number a head.
+    pub fn set_head_bias(&mut self, bias: &[f32]) -> Result<(), ModelError> {
+        ModelError::length("head bias", self.heads(), bias.len())?;
+        if bias.iter().any(|b| !b.is_finite()) {
+            return Err(ModelError::NotFinite("head bias"));
+        }
+        let id = self.network.plan.head + 1;
+        self.network.parameters[id].data.copy_from_slice(bias);
+        Ok(())
+    }
+
+    /// All trained tensors, in fixed order.
+    pub fn parameters(&self) -> &[Parameter] {
+        &self.network.parameters
+    }
+
+    /// Names and values of all trained tensors, in the order of [`Gradients::iter_mut`], for an optimiser.
+    pub fn parameters_mut(&mut self) -> impl Iterator<Item = (&str, &mut [f32])> {
+        self.network.parameters.iter_mut().map(|p| (p.name.as_str(), p.data.as_mut_slice()))
+    }
+
+    /// Number of trained values.
+    pub fn parameter_count(&self) -> usize {
+        self.network.parameters.iter().map(|p| p.data.len()).sum()
+    }
+}

@@ -1,0 +1,286 @@
+//! The model's parameters, and where every input stands in the row that the cross layers see.
+
+use lately_features::batch::{CategoricalSlots, Layout};
+use lately_features::schema::Schema;
+use lately_kernels::Real;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::config::{Encoder, Fusion, ModelConfig, refused};
+use crate::{ModelError, affinity};
+
+/// Width of the trained embedding of the request's surface.
+const SURFACE_DIM: usize = 4;
+/// More parameters are refused: 8 GiB of f32.
+const MOST_PARAMETERS: usize = 1 << 31;
+
+/// How a parameter starts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Start {
+    Constant(f64),
+    /// Uniform within +- this.
+    Uniform(f64),
+    /// Normal of mean 0 with this deviation.
+    Normal(f64),
+}
+
+/// Name, shape and start of a parameter.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Spec {
+    pub(crate) name: String,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) start: Start,
+    pub(crate) table: bool,
+}
+
+impl Spec {
+    pub(crate) fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// One trained tensor, row-major.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Parameter<R = f32> {
+    /// Name as in the official PyTorch module where there is one.
+    pub name: String,
+    /// Shape; a linear map is outputs x inputs.
+    pub shape: Vec<usize>,
+    /// Values.
+    pub data: Vec<R>,
+    /// A hashed embedding table, of which a batch touches few rows; see [`crate::GradientOf::touched`].
+    pub table: bool,
+}
+
+/// Indices of an encoder layer's weights; each bias follows its weight.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LayerIds {
+    pub(crate) in_proj: usize,
+    pub(crate) out_proj: usize,
+    pub(crate) linear1: usize,
+    pub(crate) linear2: usize,
+    pub(crate) norm1: usize,
+    pub(crate) norm2: usize,
+}
+
+/// A categorical feature's table and place.
+#[derive(Debug, Clone)]
+pub(crate) struct Table {
+    pub(crate) id: usize,
+    pub(crate) slots: CategoricalSlots,
+    pub(crate) offset: usize,
+}
+
+/// One side (user or item) of the inputs.
+#[derive(Debug, Clone)]
+pub(crate) struct Side {
+    pub(crate) layout: Layout,
+    pub(crate) tables: Vec<Table>,
+    pub(crate) numeric: usize,
+    pub(crate) embedding: usize,
+}
+
+/// All sizes, indices and column offsets that follow from configuration and schema.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    /// Width of an item embedding.
+    pub(crate) item_dim: usize,
+    /// Width of a request's token, [action ; item].
+    pub(crate) token: usize,
+    /// Width of an encoder token; `token` plus the candidate's part.
+    pub(crate) width: usize,
+    /// First K that are given on.
+    pub(crate) first_k: usize,
+    /// Width of the encoder's output.
+    pub(crate) sequence: usize,
+    /// Whether the affinity block follows the encoder's output.
+    pub(crate) affinity: bool,
+    pub(crate) user: Side,
+    pub(crate) item: Side,
+    /// Table of surfaces and its first column.
+    pub(crate) surface: Option<(usize, usize)>,
+    pub(crate) surfaces: usize,
+    pub(crate) actions: usize,
+    pub(crate) heads: usize,
+    /// Width of all inputs.
+    pub(crate) inputs: usize,
+    /// Width of the cross layers.
+    pub(crate) cross_width: usize,
+    pub(crate) action_table: usize,
+    pub(crate) layers: Vec<LayerIds>,
+    pub(crate) pool: Option<usize>,
+    pub(crate) project: Option<usize>,
+    pub(crate) cross: Vec<usize>,
+    pub(crate) mlp: Vec<usize>,
+    pub(crate) head: usize,
+}
+
+/// Collects specs in order.
+struct Builder {
+    specs: Vec<Spec>,
+}
+
+impl Builder {
+    fn push(&mut self, name: String, shape: Vec<usize>, start: Start, table: bool) -> usize {
+        self.specs.push(Spec { name, shape, start, table });
+        self.specs.len() - 1
+    }
+    /// PyTorch's `nn.Linear`: both uniform within 1 / sqrt(inputs).
+    fn linear(&mut self, name: &str, outputs: usize, inputs: usize) -> usize {
+        let start = Start::Uniform(1.0 / (inputs.max(1) as f64).sqrt());
+        let id = self.push(format!("{name}.weight"), vec![outputs, inputs], start, false);
+        self.push(format!("{name}.bias"), vec![outputs], start, false);
+        id
+    }
+    fn norm(&mut self, name: &str, width: usize) -> usize {
+        let id = self.push(format!("{name}.weight"), vec![width], Start::Constant(1.0), false);
+        self.push(format!("{name}.bias"), vec![width], Start::Constant(0.0), false);
+        id
+    }
+    /// PyTorch's `nn.TransformerEncoderLayer`: Xavier for the joint projection, attention biases 0.
+    fn layer(&mut self, name: &str, d: usize, ffn: usize) -> LayerIds {
+        let xavier = Start::Uniform((6.0 / (4 * d) as f64).sqrt());
+        let in_proj = self.push(format!("{name}.self_attn.in_proj_weight"), vec![3 * d, d], xavier, false);
+        self.push(format!("{name}.self_attn.in_proj_bias"), vec![3 * d], Start::Constant(0.0), false);
+        let out_proj = self.linear(&format!("{name}.self_attn.out_proj"), d, d);
+        self.specs[out_proj + 1].start = Start::Constant(0.0);
+        LayerIds {
+            in_proj,
+            out_proj,
+            linear1: self.linear(&format!("{name}.linear1"), ffn, d),
+            linear2: self.linear(&format!("{name}.linear2"), d, ffn),
+            norm1: self.norm(&format!("{name}.norm1"), d),
+            norm2: self.norm(&format!("{name}.norm2"), d),
+        }
+    }
+    /// Tables of one side and its columns from `at` on.
+    fn side(&mut self, prefix: &str, layout: Layout, compatibility: bool, at: &mut usize) -> Side {
+        let mut tables = Vec::new();
+        for slots in layout.categorical.iter().filter(|_| !compatibility) {
+            let shape = vec![slots.buckets, slots.dim];
+            let id = self.push(format!("{prefix}.{}", slots.name), shape, Start::Normal(0.05), true);
+            tables.push(Table { id, slots: slots.clone(), offset: *at });
+            *at += slots.dim;
+        }
+        let numeric = *at;
+        *at += layout.numeric_width;
+        let embedding = *at;
+        *at += if compatibility { 0 } else { layout.embedding_width };
+        Side { layout, tables, numeric, embedding }
+    }
+}
+
+impl Plan {
+    /// Checks the configuration and lays everything out.
+    pub(crate) fn new(config: &ModelConfig, schema: &Schema) -> Result<(Self, Vec<Spec>), ModelError> {
+        schema.validate()?;
+        let item_dim = schema.item_embedding_dim();
+        config.validate(item_dim)?;
+        let mut b = Builder { specs: Vec::new() };
+        let (token, width) = (config.action_dim + item_dim, config.token_width(item_dim));
+        let length = usize::from(schema.sequence.length);
+        let first_k = if config.first_k == 0 { length } else { config.first_k };
+        let (mut layers, mut pool, mut action_table, mut sequence) = (Vec::new(), None, 0, 0);
+        if config.encoder != Encoder::None {
+            // At about the deviation that the normaliser gives to item embeddings.
+            let shape = vec![schema.actions.len(), config.action_dim];
+            action_table = b.push("transact.action.weight".into(), shape, Start::Normal(0.5), false);
+            sequence = token;
+        }
+        if config.encoder == Encoder::Transact {
+            let name = |i| format!("transact.encoder.layers.{i}");
+            layers = (0..config.layers).map(|i| b.layer(&name(i), width, config.ffn)).collect();
+            pool = config.max_pool.then(|| b.linear("transact.pool", width, width));
+            sequence = width * (first_k + usize::from(config.max_pool));
+        }
+        let affinity = config.affinity && config.encoder != Encoder::None && !config.compatibility;
+        let mut inputs = sequence + if affinity { affinity::VALUES * schema.actions.len() } else { 0 };
+        let user = b.side("user", Layout::of(&schema.user_features), config.compatibility, &mut inputs);
+        let surface = (!config.compatibility).then(|| {
+            let shape = vec![schema.surfaces.len() + 1, SURFACE_DIM];
+            inputs += SURFACE_DIM;
+            (b.push("surface".into(), shape, Start::Normal(0.05), false), inputs - SURFACE_DIM)
+        });
+        let item = b.side("item", Layout::of(&schema.item_features), config.compatibility, &mut inputs);
+        if inputs == 0 {
+            return Err(refused("inputs", &0, "at least 1: declare a feature or an encoder".into()));
+        }
+        let project = (config.cross_width > 0).then(|| b.linear("project", config.cross_width, inputs));
+        let cross_width = if config.cross_width > 0 { config.cross_width } else { inputs };
+        let name = |i| format!("cross.{i}");
+        let cross = (0..config.cross_layers).map(|i| b.linear(&name(i), cross_width, cross_width)).collect();
+        let (mut mlp, mut last) = (Vec::new(), cross_width);
+        for (i, hidden) in config.hidden.iter().enumerate() {
+            mlp.push(b.linear(&format!("mlp.{i}"), *hidden, last));
+            last = *hidden;
+        }
+        let head = b.linear("heads", schema.heads.len(), last);
+        b.specs[head + 1].start = Start::Constant(0.0);
+        let size = b.specs.iter().map(|s| s.len() as u128).sum::<u128>();
+        if size > MOST_PARAMETERS as u128 {
+            let range =
+                format!("at most {MOST_PARAMETERS}: use fewer buckets, a smaller first_k or cross_width");
+            return Err(refused("number of parameters", &size, range));
+        }
+        let plan = Self {
+            item_dim,
+            token,
+            width,
+            first_k,
+            sequence,
+            affinity,
+            user,
+            item,
+            surface,
+            surfaces: schema.surfaces.len(),
+            actions: schema.actions.len(),
+            heads: schema.heads.len(),
+            inputs,
+            cross_width,
+            action_table,
+            layers,
+            pool,
+            project,
+            cross,
+            mlp,
+            head,
+        };
+        Ok((plan, b.specs))
+    }
+
+    /// Width of the candidate's part of an encoder token.
+    pub(crate) fn candidate(&self) -> usize {
+        self.width - self.token
+    }
+}
+
+/// Parameters at their start, the same for one seed everywhere.
+pub(crate) fn initial<R: Real>(specs: &[Spec], config: &ModelConfig, seed: u64) -> Vec<Parameter<R>> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut uniform = move || random.random::<f64>();
+    let mut make = |spec: &Spec| {
+        let mut draw = || match spec.start {
+            Start::Constant(x) => x,
+            Start::Uniform(bound) => (2.0 * uniform() - 1.0) * bound,
+            // Box and Muller; 1 - u is above 0.
+            Start::Normal(deviation) => {
+                let radius = (-2.0 * (1.0 - uniform()).ln()).sqrt();
+                deviation * radius * (std::f64::consts::TAU * uniform()).cos()
+            }
+        };
+        let data: Vec<R> = (0..spec.len()).map(|_| R::from_f64(draw())).collect();
+        Parameter { name: spec.name.clone(), shape: spec.shape.clone(), data, table: spec.table }
+    };
+    let mut parameters: Vec<_> = specs.iter().map(&mut make).collect();
+    if config.compatibility
+        && let Some(action) = parameters.iter_mut().find(|p| p.name == "transact.action.weight")
+    {
+        action.data[..config.action_dim].fill(R::ZERO); // PyTorch's padding row
+    }
+    parameters
+}
+
+/// Whether the encoder's segments are candidates (else requests).
+pub(crate) fn per_candidate(config: &ModelConfig) -> bool {
+    config.encoder == Encoder::Transact && config.fusion == Fusion::Concat
+}

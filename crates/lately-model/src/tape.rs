@@ -1,0 +1,117 @@
+//! Memory of the forward and backward pass, reused from call to call.
+
+use lately_kernels::Real;
+
+use crate::chunk::Chunk;
+
+/// Working memory of [`crate::Model`]: one a thread. It grows to what the largest call needs and is then reused.
+#[derive(Debug, Default)]
+pub struct Scratch<R = f32> {
+    pub(crate) chunk: Chunk,
+    pub(crate) encoder: EncoderTape<R>,
+    pub(crate) top: TopTape<R>,
+    pub(crate) gradient: GradientTape<R>,
+}
+
+/// What the encoder's backward needs, and its output.
+#[derive(Debug, Default)]
+pub(crate) struct EncoderTape<R> {
+    /// Requests' tokens x [action ; item].
+    pub(crate) token: Vec<R>,
+    /// Rows x candidate embedding.
+    pub(crate) candidate: Vec<R>,
+    /// First layer's queries, keys and values: parts of the token and of the candidate.
+    pub(crate) token_qkv: Vec<R>,
+    pub(crate) candidate_qkv: Vec<R>,
+    /// One a layer in training, one in all in serving.
+    pub(crate) layers: Vec<LayerTape<R>>,
+    /// Encoder tokens: input of the next layer, at the end the output.
+    pub(crate) stream: Vec<R>,
+    /// Output of a residual branch.
+    pub(crate) branch: Vec<R>,
+    pub(crate) pooled: Vec<R>,
+    pub(crate) pool_out: Vec<R>,
+    pub(crate) argmax: Vec<u32>,
+    /// Segments x width of the encoder's output.
+    pub(crate) sequence: Vec<R>,
+    /// Of the attention.
+    pub(crate) scratch: Vec<R>,
+}
+
+/// One encoder layer.
+#[derive(Debug, Default)]
+pub(crate) struct LayerTape<R> {
+    pub(crate) input: Vec<R>,
+    pub(crate) qkv: Vec<R>,
+    pub(crate) probabilities: Vec<R>,
+    pub(crate) context: Vec<R>,
+    pub(crate) normed1: Vec<R>,
+    pub(crate) rstd1: Vec<R>,
+    /// After the first residual sum.
+    pub(crate) middle: Vec<R>,
+    /// Of the feed-forward part, after ReLU and dropout.
+    pub(crate) hidden: Vec<R>,
+    pub(crate) normed2: Vec<R>,
+    pub(crate) rstd2: Vec<R>,
+}
+
+/// Inputs, cross layers, MLP, heads.
+#[derive(Debug, Default)]
+pub(crate) struct TopTape<R> {
+    pub(crate) inputs: Vec<R>,
+    /// Input of every cross layer; the last one is the MLP's input.
+    pub(crate) cross: Vec<Vec<R>>,
+    pub(crate) inner: Vec<Vec<R>>,
+    pub(crate) hidden: Vec<Vec<R>>,
+    pub(crate) logits: Vec<R>,
+}
+
+/// Gradients of activations.
+#[derive(Debug, Default)]
+pub(crate) struct GradientTape<R> {
+    pub(crate) logits: Vec<R>,
+    pub(crate) current: Vec<R>,
+    pub(crate) next: Vec<R>,
+    pub(crate) base: Vec<R>,
+    pub(crate) sequence: Vec<R>,
+    pub(crate) pool: Vec<R>,
+    pub(crate) pooled: Vec<R>,
+    pub(crate) stream: Vec<R>,
+    pub(crate) sum: Vec<R>,
+    pub(crate) branch: Vec<R>,
+    pub(crate) middle: Vec<R>,
+    pub(crate) hidden: Vec<R>,
+    pub(crate) context: Vec<R>,
+    pub(crate) qkv: Vec<R>,
+    pub(crate) token_qkv: Vec<R>,
+    pub(crate) candidate_qkv: Vec<R>,
+    pub(crate) token: Vec<R>,
+}
+
+/// The buffer at length n; what it holds is not defined.
+pub(crate) fn sized<T: Copy + Default>(buffer: &mut Vec<T>, n: usize) -> &mut [T] {
+    buffer.resize(n, T::default());
+    buffer
+}
+
+/// The buffer at length n, all 0.
+pub(crate) fn zeroed<R: Real>(buffer: &mut Vec<R>, n: usize) -> &mut [R] {
+    buffer.clear();
+    buffer.resize(n, R::ZERO);
+    buffer
+}
+
+/// As many buffers as wanted.
+pub(crate) fn at_least<T: Default>(list: &mut Vec<T>, n: usize) {
+    if list.len() < n {
+        list.resize_with(n, T::default);
+    }
+}
+
+/// `a += b`.
+pub(crate) fn accumulate<R: Real>(a: &mut [R], b: &[R]) {
+    lately_kernels::simd::wide(
+        #[inline(always)]
+        || a.iter_mut().zip(b).for_each(|(a, b)| *a += *b),
+    );
+}

@@ -1,0 +1,123 @@
+use super::world::{batch, small, tiny};
+use crate::checkpoint::{CheckpointError, Manifest, from_bytes, to_bytes};
+use crate::{Model, ModelConfig, Normaliser, Scratch};
+
+fn model() -> Model {
+    let mut model = Model::new(tiny(), &small(), 3).unwrap();
+    let normaliser = Normaliser { user_mean: vec![0.1], embedding_scale: 0.3, ..model.normaliser().clone() };
+    model.set_normaliser(normaliser).unwrap();
+    model
+}
+
+fn bytes() -> Vec<u8> {
+    let model = model();
+    let mut manifest = Manifest::new(&model, &small(), 3);
+    manifest.metrics.insert("click.auc".into(), 0.123_456_789);
+    manifest.parent = Some("abc".into());
+    to_bytes(&model, &manifest).unwrap()
+}
+
+#[test]
+fn a_model_survives_the_round_trip_to_the_bit() {
+    let bytes = bytes();
+    assert_eq!(bytes, self::bytes(), "the same model gives the same bytes");
+    let (read, manifest) = from_bytes(&bytes).unwrap();
+    assert_eq!(read.parameters(), model().parameters());
+    assert_eq!(read.normaliser(), model().normaliser());
+    assert_eq!(manifest.metrics["click.auc"], 0.123_456_789);
+    assert_eq!((manifest.actions.len(), manifest.heads.len()), (4, 2));
+    let b = batch(&small(), &[(3, 2)], 1);
+    let mut scratch = Scratch::default();
+    assert_eq!(read.score(&b, &mut scratch).unwrap(), model().score(&b, &mut scratch).unwrap());
+    assert_eq!(to_bytes(&read, &manifest).unwrap(), bytes);
+}
+
+#[test]
+fn another_schema_is_refused() {
+    let (_, manifest) = from_bytes(&bytes()).unwrap();
+    manifest.check_schema(&small()).unwrap();
+    let mut other = small();
+    other.surfaces.push("search".into());
+    assert!(matches!(manifest.check_schema(&other), Err(CheckpointError::OtherSchema { .. })));
+    let foreign = Manifest::new(&model(), &other, 1);
+    assert!(to_bytes(&model(), &foreign).is_err(), "a manifest of another model");
+}
+
+#[test]
+fn damaged_bytes_give_an_error_and_never_a_panic() {
+    let bytes = bytes();
+    assert!(from_bytes(&[]).is_err());
+    assert!(from_bytes(&[0xff; 64]).is_err());
+    assert!(from_bytes(b"{\"format\": 1}").is_err());
+    for cut in (0..bytes.len()).step_by(37).chain(bytes.len() - 9..bytes.len()) {
+        assert!(from_bytes(&bytes[..cut]).is_err(), "cut at {cut}");
+    }
+    let mut longer = bytes.clone();
+    longer.push(0);
+    assert!(from_bytes(&longer).is_err());
+    // Any flipped bit gives an error or a model without NaN; header bytes densely, weights sparsely.
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let mut damaged = bytes.clone();
+    let mut refused = 0;
+    for at in (0..header).chain((header..bytes.len()).step_by(101)) {
+        for bit in [0, 3, 6, 7] {
+            damaged[at] ^= 1 << bit;
+            match from_bytes(&damaged) {
+                Ok((model, _)) => {
+                    assert!(model.parameters().iter().all(|p| p.data.iter().all(|x| x.is_finite())));
+                }
+                Err(_) => refused += 1,
+            }
+            damaged[at] ^= 1 << bit;
+        }
+    }
+    assert!(refused > header, "{refused} of {} flips in the header were refused", 4 * header);
+}
+
+#[test]
+fn weights_that_are_not_finite_are_refused_on_both_ways() {
+    for bad in [f32::NAN, f32::INFINITY] {
+        let mut model = model();
+        let manifest = Manifest::new(&model, &small(), 3);
+        model.network.parameters[5].data[1] = bad;
+        assert!(matches!(to_bytes(&model, &manifest), Err(CheckpointError::NotFinite(_))));
+        let mut bytes = bytes();
+        let last = bytes.len() - 4;
+        bytes[last..].copy_from_slice(&bad.to_le_bytes());
+        assert!(matches!(from_bytes(&bytes), Err(CheckpointError::NotFinite(_))));
+    }
+}
+
+/// The file with its manifest changed as text of the same length.
+fn edited(from: &str, to: &str) -> Result<(Model, Manifest), CheckpointError> {
+    let text = bytes();
+    let at = text.windows(from.len()).position(|w| w == from.as_bytes()).expect("in the manifest");
+    let mut changed = text.clone();
+    changed.splice(at..at + from.len(), to.bytes());
+    let n = u64::from_le_bytes(changed[..8].try_into().unwrap()) + to.len() as u64 - from.len() as u64;
+    changed[..8].copy_from_slice(&n.to_le_bytes());
+    from_bytes(&changed)
+}
+
+#[test]
+fn a_manifest_that_does_not_fit_is_refused() {
+    let problem = |from, to| edited(from, to).unwrap_err().to_string();
+    assert!(problem(r#"\"format\":1"#, r#"\"format\":2"#).contains("newer than 1"));
+    assert!(problem(r#"\"first_k\":3"#, r#"\"first_k\":4"#).contains("of shape"));
+    assert!(problem(r#"\"ffn\":6"#, r#"\"ffn\":999999999"#).contains("`ffn` is 999999999"));
+    assert!(problem(r#"\"hidden\":[9,7]"#, r#"\"hidden\":[9]"#).contains("tensors"));
+    assert!(problem(r#"\"surfaces\":[\"home\""#, r#"\"surfaces\":[\"hove\""#).contains("schema hash"));
+    assert!(problem(r#"\"heads\":[\"click\""#, r#"\"heads\":[\"clock\""#).contains("list of heads"));
+    assert!(problem(r#"\"seed\":3"#, r#"\"sead\":3"#).contains("sead"));
+}
+
+#[test]
+fn the_default_configuration_survives_too() {
+    let model =
+        Model::new(ModelConfig { hidden: vec![8], cross_layers: 1, ..ModelConfig::default() }, &small(), 1);
+    // 32 + 2 x 4 wide tokens; one head divides them.
+    let model = model.unwrap();
+    let manifest = Manifest::new(&model, &small(), 1);
+    let (read, _) = from_bytes(&to_bytes(&model, &manifest).unwrap()).unwrap();
+    assert_eq!(read.parameters(), model.parameters());
+}

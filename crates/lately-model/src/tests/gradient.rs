@@ -1,0 +1,178 @@
+use lately_features::FeatureBatch;
+use lately_kernels::Real;
+
+use super::world::{batch, small, tiny};
+use crate::backend::{Backend, Cpu, Scalar};
+use crate::config::{Encoder, Fusion, ModelConfig};
+use crate::network::Network;
+use crate::plan::{Plan, initial};
+use crate::{Gradients, Normaliser, Scratch};
+
+/// Requests with (tokens, candidates): several candidates, an empty history, one token, no candidate, a long history.
+const REQUESTS: &[(usize, usize)] = &[(3, 2), (0, 1), (1, 3), (2, 0), (5, 1), (0, 2), (8, 1)];
+
+fn network<R: Real>(config: ModelConfig) -> Network<R> {
+    let schema = small();
+    let (plan, specs) = Plan::new(&config, &schema).unwrap();
+    let mut parameters = initial::<R>(&specs, &config, 4);
+    // Tables, biases and norms away from their special starts.
+    for (i, p) in parameters.iter_mut().enumerate() {
+        for (j, x) in p.data.iter_mut().enumerate() {
+            *x += R::from_f64(0.2 * (((i * 31 + j * 7) % 13) as f64 / 6.0 - 1.0));
+        }
+    }
+    let mut normaliser = Normaliser::identity(&schema);
+    normaliser.embedding_scale = 0.7;
+    normaliser.item_mean = vec![0.3, -0.1];
+    normaliser.item_std = vec![0.2, 2.0];
+    Network { config, plan, parameters, normaliser }
+}
+
+fn weights(b: &FeatureBatch) -> Vec<f32> {
+    (0..b.label.len()).map(|i| 0.25 + (i % 5) as f32).collect()
+}
+
+fn loss<B: Backend<f64>>(
+    network: &Network<f64>,
+    b: &FeatureBatch,
+    seed: Option<u64>,
+) -> (f64, Gradients<f64>) {
+    let mut gradients = Gradients::of(&network.parameters);
+    let mut scratch = Scratch::default();
+    let loss = network.loss_and_gradient::<B>(b, &weights(b), seed, &mut scratch, &mut gradients).unwrap();
+    (loss, gradients)
+}
+
+/// Central differences of the loss for a spread of elements of every parameter.
+fn check(config: ModelConfig, seed: Option<u64>) {
+    const STEP: f64 = 1e-6;
+    let mut network = network::<f64>(config);
+    let b = batch(&small(), REQUESTS, 8);
+    let (_, gradients) = loss::<Cpu>(&network, &b, seed);
+    let gradients: Vec<_> =
+        gradients.iter().map(|(n, g, t)| (n.to_owned(), g.to_vec(), t.map(<[u32]>::to_vec))).collect();
+    for (i, (name, gradient, touched)) in gradients.iter().enumerate() {
+        assert_eq!(*name, network.parameters[i].name);
+        let scale = gradient.iter().fold(1.0, |m: f64, g| m.max(g.abs()));
+        if let Some(rows) = touched {
+            let width = network.parameters[i].shape[1];
+            for (row, g) in gradient.chunks(width).enumerate() {
+                let listed = rows.contains(&(row as u32));
+                assert!(listed || g.iter().all(|g| *g == 0.0), "{name}: row {row} is not listed");
+            }
+        }
+        let step = (gradient.len() / 12).max(1);
+        for j in (0..gradient.len()).step_by(step) {
+            let padding = network.config.compatibility && *name == "transact.action.weight";
+            if padding && j < network.config.action_dim {
+                assert_eq!(gradient[j], 0.0, "the padding row gets no gradient");
+                continue;
+            }
+            let kept = network.parameters[i].data[j];
+            network.parameters[i].data[j] = kept + STEP;
+            let above = loss::<Cpu>(&network, &b, seed).0;
+            network.parameters[i].data[j] = kept - STEP;
+            let below = loss::<Cpu>(&network, &b, seed).0;
+            network.parameters[i].data[j] = kept;
+            let expected = (above - below) / (2.0 * STEP);
+            let error = (gradient[j] - expected).abs() / scale;
+            assert!(error < 1e-6, "{name}[{j}]: {} but {expected} by differences", gradient[j]);
+        }
+    }
+}
+
+#[test]
+fn transact() {
+    check(tiny(), None);
+    check(ModelConfig { layers: 1, attention_heads: 1, ..tiny() }, None);
+    check(ModelConfig { attention_heads: 3, first_k: 0, max_pool: false, ..tiny() }, None);
+}
+
+#[test]
+fn transact_with_dropout() {
+    check(ModelConfig { dropout: 0.3, ..tiny() }, Some(3));
+}
+
+#[test]
+fn without_fusion() {
+    check(ModelConfig { fusion: Fusion::None, layers: 1, ..tiny() }, None);
+    check(ModelConfig { fusion: Fusion::None, ..tiny() }, Some(2));
+}
+
+#[test]
+fn mean_and_no_sequence() {
+    check(ModelConfig { encoder: Encoder::Mean, ..tiny() }, None);
+    check(ModelConfig { encoder: Encoder::None, ..tiny() }, None);
+}
+
+#[test]
+fn narrow_or_no_cross_layers_and_no_mlp() {
+    check(ModelConfig { cross_width: 8, layers: 1, ..tiny() }, None);
+    check(ModelConfig { cross_layers: 0, encoder: Encoder::None, ..tiny() }, None);
+    check(ModelConfig { hidden: vec![], encoder: Encoder::Mean, ..tiny() }, None);
+}
+
+#[test]
+fn compatibility() {
+    check(ModelConfig { compatibility: true, ..tiny() }, None);
+    check(ModelConfig { compatibility: true, layers: 1, fusion: Fusion::None, ..tiny() }, None);
+}
+
+#[test]
+fn the_fast_path_is_the_reference_path() {
+    let network = network::<f64>(tiny());
+    let b = batch(&small(), REQUESTS, 8);
+    let (fast, fast_gradients) = loss::<Cpu>(&network, &b, Some(1));
+    let (slow, slow_gradients) = loss::<Scalar>(&network, &b, Some(1));
+    assert!((fast - slow).abs() < 1e-9 * slow, "{fast} {slow}");
+    for ((name, a, _), (_, b, _)) in fast_gradients.iter().zip(slow_gradients.iter()) {
+        for (a, b) in a.iter().zip(b) {
+            assert!((a - b).abs() < 1e-9 * (1.0 + b.abs()), "{name}: {a} {b}");
+        }
+    }
+}
+
+#[test]
+fn chunks_change_nothing() {
+    // More rows than one chunk holds: the loss and gradients are the sums over single requests.
+    let network = network::<f64>(tiny());
+    let requests: Vec<_> = (0..90).map(|i| (i % 4, 1 + i % 3)).collect();
+    let whole = batch(&small(), &requests, 5);
+    let (want, gradients) = loss::<Cpu>(&network, &whole, None);
+    let mut sum = Gradients::of(&network.parameters);
+    let (mut total, mut scratch) = (0.0, Scratch::default());
+    let weight = weights(&whole);
+    let mut at = 0;
+    for r in 0..whole.requests() {
+        let part = super::score::one_request(&whole, r);
+        let n = part.label.len();
+        total += network
+            .loss_and_gradient::<Cpu>(&part, &weight[at..at + n], None, &mut scratch, &mut sum)
+            .unwrap();
+        at += n;
+    }
+    assert!((want - total).abs() < 1e-9 * want);
+    for ((name, a, _), (_, b, _)) in gradients.iter().zip(sum.iter()) {
+        assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-9 * (1.0 + b.abs())), "{name}");
+    }
+}
+
+#[test]
+fn gradients_clear_add_and_scale_by_touched_rows() {
+    let network = network::<f64>(tiny());
+    let b = batch(&small(), &[(2, 1)], 1);
+    let (_, one) = loss::<Cpu>(&network, &b, None);
+    let (_, two) = loss::<Cpu>(&network, &batch(&small(), &[(1, 2)], 2), None);
+    let mut sum = one.clone();
+    sum.add(&two);
+    sum.scale(2.0);
+    for (((name, s, touched), (_, a, rows)), (_, b, _)) in sum.iter().zip(one.iter()).zip(two.iter()) {
+        assert!(s.iter().zip(a).zip(b).all(|((s, a), b)| (s - 2.0 * (a + b)).abs() < 1e-12), "{name}");
+        assert!(touched.is_none_or(|t| rows.unwrap().iter().all(|r| t.contains(r))), "{name}");
+    }
+    let squares: f64 = sum.iter().flat_map(|(_, g, _)| g).map(|g| g * g).sum();
+    assert!((sum.norm() - squares.sqrt()).abs() < 1e-9 && sum.is_finite());
+    sum.clear();
+    assert_eq!(sum.norm(), 0.0);
+    assert!(sum.iter().all(|(_, g, t)| g.iter().all(|g| *g == 0.0) && t.is_none_or(<[u32]>::is_empty)));
+}
