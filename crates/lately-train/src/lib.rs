@@ -1,1 +1,40 @@
-//! From logs to a promoted version: join, dataset, trainer, evaluation, gate, publish.
+//! From logs to a promoted version.
+//!
+//! Read in this order: [`join`] (what was served, joined with what followed), [`dataset`] (the rows), [`config`] and
+//! [`trainer`], [`predict`] and [`eval`] (how good it is), [`gate`] (may it be promoted) and [`publish`]. [`embed`]
+//! makes item vectors from histories. Nothing here depends on the number of threads, nor on a clock but for pace.
+
+pub mod chunks;
+pub mod config;
+pub mod dataset;
+pub mod dates;
+pub mod embed;
+pub mod eval;
+#[cfg(test)]
+mod fixtures;
+pub mod gate;
+pub mod join;
+mod known;
+mod labels;
+pub mod metrics;
+mod optim;
+pub mod plot;
+pub mod predict;
+pub mod publish;
+mod random;
+pub mod report;
+mod sampler;
+pub mod scores;
+pub mod state;
+mod stats;
+pub mod table;
+pub mod trainer;
+
+pub use chunks::Chunks;
+pub use config::TrainConfig;
+pub use dataset::{Dataset, Slice};
+pub use dates::{DateRange, Zone};
+pub use eval::{EvalOptions, EvalReport, evaluate};
+pub use join::{JoinOptions, join, join_store};
+pub use scores::Scores;
+pub use trainer::{Control, Outcome, Progress, train};

@@ -1,0 +1,169 @@
+//! The state of a training run on disk: what a killed run needs to go on to the very same bytes.
+//!
+//! One safetensors file: for each parameter `w.`, `m.` and `v.` (weight and Adam's moments), and `loss` with the
+//! loss of every step done. It is written beside its place, synced and renamed, so a kill leaves the former or the new
+//! one, never a mixture.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use lately_model::{Model, Normaliser};
+use safetensors::tensor::{Dtype, SafeTensors, View};
+
+/// Version of the file's layout.
+const FORMAT: &str = "lately-training-state-1";
+
+/// Why a state is refused or could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The file system failed.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not a state.
+    #[error("{} is not a training state: {reason}; remove it to begin anew", path.display())]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The file belongs to another run.
+    #[error(
+        "{} belongs to a run with other rows or settings: run with those to finish it, or remove it to begin anew",
+        .0.display()
+    )]
+    OtherRun(PathBuf),
+}
+
+/// A run between two steps.
+pub(crate) struct Run {
+    pub(crate) model: Model,
+    /// For each parameter Adam's first and second moments.
+    pub(crate) moments: Vec<(Vec<f32>, Vec<f32>)>,
+    /// Loss of every step done.
+    pub(crate) loss: Vec<f64>,
+    fingerprint: u128,
+}
+
+/// A tensor to be written.
+struct Out {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl View for Out {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.bytes)
+    }
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+impl Run {
+    pub(crate) fn new(model: Model, fingerprint: u128) -> Self {
+        let moments = model.parameters().iter().map(|p| (vec![0.0; p.data.len()], vec![0.0; p.data.len()]));
+        Self { moments: moments.collect(), model, loss: Vec::new(), fingerprint }
+    }
+
+    /// Steps done.
+    pub(crate) fn step(&self) -> u64 {
+        self.loss.len() as u64
+    }
+
+    pub(crate) fn save(&self, path: &Path) -> Result<(), StateError> {
+        let damaged = |reason: String| StateError::Damaged { path: path.to_owned(), reason };
+        let tensor = |data: &[f32]| Out {
+            dtype: Dtype::F32,
+            shape: vec![data.len()],
+            bytes: data.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        };
+        let mut tensors = Vec::with_capacity(3 * self.moments.len() + 1);
+        for (parameter, (m, v)) in self.model.parameters().iter().zip(&self.moments) {
+            for (prefix, data) in [("w", &parameter.data), ("m", m), ("v", v)] {
+                tensors.push((format!("{prefix}.{}", parameter.name), tensor(data)));
+            }
+        }
+        let bytes = self.loss.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let loss = Out { dtype: Dtype::F64, shape: vec![self.loss.len()], bytes };
+        tensors.push(("loss".to_owned(), loss));
+        let normaliser =
+            serde_json::to_string(self.model.normaliser()).map_err(|e| damaged(e.to_string()))?;
+        let metadata = HashMap::from([
+            ("format".to_owned(), FORMAT.to_owned()),
+            ("fingerprint".to_owned(), format!("{:032x}", self.fingerprint)),
+            ("normaliser".to_owned(), normaliser),
+        ]);
+        let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|e| damaged(e.to_string()))?;
+        write(path, &bytes).map_err(|source| StateError::Io { path: path.to_owned(), source })
+    }
+
+    /// Reads a state into `model`, a new one of the same configuration.
+    pub(crate) fn load(path: &Path, fingerprint: u128, mut model: Model) -> Result<Self, StateError> {
+        let bytes = std::fs::read(path).map_err(|source| StateError::Io { path: path.to_owned(), source })?;
+        let damaged = |reason: String| StateError::Damaged { path: path.to_owned(), reason };
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| damaged(e.to_string()))?;
+        let metadata = header.metadata().clone().unwrap_or_default();
+        let entry = |key: &str| {
+            metadata.get(key).map(String::as_str).ok_or_else(|| damaged(format!("it has no {key}")))
+        };
+        if entry("format")? != FORMAT {
+            return Err(damaged(format!("its format is `{}`, not `{FORMAT}`", entry("format")?)));
+        }
+        if entry("fingerprint")? != format!("{fingerprint:032x}") {
+            return Err(StateError::OtherRun(path.to_owned()));
+        }
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|e| damaged(e.to_string()))?;
+        let read = |name: String, dtype: Dtype, length: Option<usize>| -> Result<&[u8], StateError> {
+            let tensor = tensors.tensor(&name).map_err(|e| damaged(e.to_string()))?;
+            if tensor.dtype() != dtype || length.is_some_and(|n| tensor.shape() != [n]) {
+                return Err(damaged(format!("`{name}` has another type or length")));
+            }
+            Ok(tensor.data())
+        };
+        let normaliser: Normaliser =
+            serde_json::from_str(entry("normaliser")?).map_err(|e| damaged(e.to_string()))?;
+        model.set_normaliser(normaliser).map_err(|e| damaged(e.to_string()))?;
+        let mut moments = Vec::new();
+        for (name, data) in model.parameters_mut() {
+            let part = |prefix: &str| -> Result<Vec<f32>, StateError> {
+                let (numbers, _) =
+                    read(format!("{prefix}.{name}"), Dtype::F32, Some(data.len()))?.as_chunks();
+                Ok(numbers.iter().map(|b| f32::from_le_bytes(*b)).collect())
+            };
+            let (w, m, v) = (part("w")?, part("m")?, part("v")?);
+            data.copy_from_slice(&w);
+            moments.push((m, v));
+        }
+        let (losses, _) = read("loss".to_owned(), Dtype::F64, None)?.as_chunks();
+        let loss = losses.iter().map(|b| f64::from_le_bytes(*b)).collect();
+        Ok(Self { model, moments, loss, fingerprint })
+    }
+}
+
+fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let beside = path.with_extension("partial");
+    let mut file = File::create(&beside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&beside, path)?;
+    match path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => File::open(".")?.sync_all(),
+    }
+}

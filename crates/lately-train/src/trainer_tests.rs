@@ -1,0 +1,205 @@
+use std::convert::Infallible;
+
+use super::*;
+use crate::chunks::Chunks;
+use crate::dataset::Dataset;
+use crate::dates::Zone;
+use crate::fixtures::*;
+use crate::join::{JoinOptions, join};
+use crate::metrics::auc;
+use crate::predict::by_model;
+use lately_features::Event;
+use lately_model::Encoder;
+
+/// Items stand at +1 or -1 in their embedding; each user saved two items of one side, which nothing but the sequence
+/// tells, and clicks that side with probability 0.9, the other with 0.1.
+fn world(users: usize, seed: u64) -> Dataset {
+    let mut random = Random::of(seed, &[]);
+    let mut log = Vec::new();
+    for i in 0..20 {
+        let side = if i % 2 == 0 { 1.0 } else { -1.0 };
+        let mut noise = || random.normal() as f32 * 0.3;
+        log.push(item(
+            &format!("i{i}"),
+            [side + noise(), noise(), noise(), side + noise()],
+            50.0 + f64::from(i),
+        ));
+    }
+    for u in 0..users {
+        let (name, side) = (format!("u{u}"), random.below(2));
+        for k in 0..2 {
+            let (saved, seen) = (2 * random.below(10) + side, random.below(20));
+            log.push(action(&name, &format!("i{saved}"), "save", 10 * k, ""));
+            log.push(action(&name, &format!("i{seen}"), "seen", 10 * k + 1, ""));
+        }
+        let mut items: Vec<String> = (0..20).map(|i| format!("i{i}")).collect();
+        random.shuffle(&mut items);
+        let shown: Vec<&str> = items[..5].iter().map(String::as_str).collect();
+        log.push(Event::Impression(impression(&name, &name, &shown, 100)));
+        for id in shown {
+            let of_side = id[1..].parse::<usize>().unwrap() % 2 == side;
+            if random.uniform() < if of_side { 0.9 } else { 0.1 } {
+                log.push(action(&name, id, "click", 110, &name));
+            }
+        }
+    }
+    let log = log.into_iter().enumerate().map(|(i, e)| Ok::<_, Infallible>((i as u64, e)));
+    join(&schema(), log, JoinOptions::default()).unwrap()
+}
+
+fn small(encoder: Encoder) -> ModelConfig {
+    ModelConfig {
+        encoder,
+        layers: 1,
+        ffn: 8,
+        first_k: 4,
+        action_dim: 4,
+        cross_layers: 1,
+        cross_width: 16,
+        hidden: vec![16],
+        ..ModelConfig::default()
+    }
+}
+
+fn quick() -> TrainConfig {
+    TrainConfig {
+        epochs: 8,
+        batch_rows: 64,
+        learning_rate: 1e-2,
+        window_hours: 0.01, // 36 s: tokens are 90 to 100 s old, so that it hides none
+        shards: 4,
+        ..TrainConfig::default()
+    }
+}
+
+fn run(d: &Dataset, model: &ModelConfig, config: &TrainConfig) -> (Model, TrainReport) {
+    match train(&d.all(), model, config, None, &mut |_| Control::Continue).unwrap() {
+        Outcome::Finished { model, report } => (*model, report),
+        Outcome::Stopped { .. } => panic!("nobody stopped it"),
+    }
+}
+
+fn click_auc(model: &Model, d: &Dataset) -> f64 {
+    let slice = d.all();
+    let chunks = Chunks::of(&slice, &Zone::utc(), 4);
+    let scores = by_model("m", &slice, &chunks, model, 2).unwrap();
+    let clicks: Vec<f32> = scores.rows.iter().step_by(d.heads()).copied().collect();
+    let labels = slice.iter().flat_map(|r| &r.candidates).map(|c| d.label(c, 0));
+    auc(&clicks, &labels.collect::<Vec<_>>()).unwrap()
+}
+
+/// All weights and losses, as bits.
+fn bits(model: &Model, report: &TrainReport) -> (Vec<u32>, Vec<u64>) {
+    let weights = model.parameters().iter().flat_map(|p| &p.data).map(|x| x.to_bits());
+    (weights.collect(), report.loss.iter().map(|x| x.to_bits()).collect())
+}
+
+#[test]
+fn a_signal_that_only_the_sequence_holds_is_learned() {
+    let (past, future) = (world(400, 1), world(200, 2));
+    let (model, report) = run(&past, &small(Encoder::Transact), &quick());
+    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+    let (begin, end) = (mean(&report.loss[..10]), mean(&report.loss[report.loss.len() - 10..]));
+    assert!(end < 0.8 * begin, "{begin} -> {end}");
+    let with = click_auc(&model, &future);
+    let without = click_auc(&run(&past, &small(Encoder::None), &quick()).0, &future);
+    assert!(with > 0.8 && without < 0.6, "AUC {with} with, {without} without the sequence");
+}
+
+#[test]
+fn threads_do_not_change_a_bit() {
+    let d = world(60, 3);
+    let config = |threads| TrainConfig { epochs: 2, threads, ..quick() };
+    let (one, two) =
+        (run(&d, &small(Encoder::Transact), &config(1)), run(&d, &small(Encoder::Transact), &config(3)));
+    assert_eq!(bits(&one.0, &one.1), bits(&two.0, &two.1));
+    let other = run(&d, &small(Encoder::Transact), &TrainConfig { seed: 2, ..config(1) });
+    assert_ne!(bits(&one.0, &one.1).1, bits(&other.0, &other.1).1);
+}
+
+#[test]
+fn a_stopped_run_ends_as_if_it_had_not_been() {
+    let d = world(60, 4);
+    let (model, config) = (small(Encoder::Transact), TrainConfig { epochs: 2, ..quick() });
+    let whole = run(&d, &model, &config);
+    let want = bits(&whole.0, &whole.1);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.safetensors");
+    // Stop after each of these steps in turn (5 steps an epoch); the last life finishes.
+    let mut stops = vec![1, 4, 5, 8];
+    let (end, lives) = (1..)
+        .find_map(|life| {
+            let mut progress = |p: &Progress| match stops.first() {
+                Some(stop) if p.step == *stop => Control::Stop,
+                _ => Control::Continue,
+            };
+            match train(&d.all(), &model, &config, Some(&path), &mut progress).unwrap() {
+                Outcome::Finished { model, report } => Some((bits(&model, &report), life)),
+                Outcome::Stopped { step } => {
+                    assert_eq!(step, stops.remove(0));
+                    None
+                }
+            }
+        })
+        .unwrap();
+    assert!(end == want, "another result after {lives} lives");
+    assert_eq!(lives, 5);
+    // A finished run's state gives the model again at once, with other threads too.
+    let again = TrainConfig { threads: 1, ..config.clone() };
+    match train(&d.all(), &model, &again, Some(&path), &mut |_| panic!("no step is left")).unwrap() {
+        Outcome::Finished { model, report } => assert!(bits(&model, &report) == want),
+        Outcome::Stopped { .. } => panic!("nobody stopped it"),
+    }
+}
+
+#[test]
+fn a_state_of_another_run_or_a_damaged_one_is_refused() {
+    let d = world(30, 5);
+    let (model, config) = (small(Encoder::Mean), TrainConfig { epochs: 1, ..quick() });
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.safetensors");
+    let go = |d: &Dataset, config: &TrainConfig| {
+        train(&d.all(), &model, config, Some(&path), &mut |_| Control::Continue)
+    };
+    go(&d, &config).unwrap();
+    let other = TrainConfig { learning_rate: 0.02, ..config.clone() };
+    assert!(matches!(go(&d, &other), Err(TrainError::State(StateError::OtherRun(_)))));
+    assert!(matches!(go(&world(30, 6), &config), Err(TrainError::State(StateError::OtherRun(_)))));
+    let bytes = std::fs::read(&path).unwrap();
+    for cut in [0, 7, 100, bytes.len() - 1] {
+        std::fs::write(&path, &bytes[..cut]).unwrap();
+        assert!(matches!(go(&d, &config), Err(TrainError::State(StateError::Damaged { .. }))), "{cut}");
+    }
+}
+
+#[test]
+fn normalisation_and_first_bias_come_from_the_rows_and_stay() {
+    let d = world(80, 7);
+    let (model, _) = run(&d, &small(Encoder::None), &TrainConfig { epochs: 1, ..quick() });
+    let views: Vec<f64> = d
+        .requests
+        .iter()
+        .flat_map(|r| &r.candidates)
+        .map(|c| f64::from(c.features.as_ref().unwrap().numeric[0]))
+        .collect();
+    let mean = views.iter().sum::<f64>() / views.len() as f64;
+    assert!((f64::from(model.normaliser().item_mean[0]) - mean).abs() < 1e-3);
+    let weights = Weights::new(&d.schema, &Default::default()).unwrap();
+    let fresh = start(&d.all(), &small(Encoder::None), &quick(), &weights).unwrap();
+    assert_eq!(fresh.normaliser(), model.normaliser());
+    let bias = &fresh.parameters().iter().find(|p| p.name == "heads.bias").unwrap().data;
+    let rate = d.stats.positives[0] as f64 / d.stats.rows as f64;
+    assert!((f64::from(bias[0]) - (rate / (1.0 - rate)).ln()).abs() < 0.02);
+    assert!(bias[2].is_finite() && bias[2] < -5.0, "no hide at all: rare, not impossible");
+}
+
+#[test]
+fn nothing_to_train_on_and_bad_settings_are_refused() {
+    let d = world(3, 8);
+    let none = Slice { dataset: &d, requests: Vec::new() };
+    let go = |slice: &Slice<'_>, config: &TrainConfig| {
+        train(slice, &small(Encoder::None), config, None, &mut |_| Control::Continue).unwrap_err()
+    };
+    assert!(matches!(go(&none, &quick()), TrainError::Empty));
+    assert!(matches!(go(&d.all(), &TrainConfig { epochs: 0, ..quick() }), TrainError::Config(_)));
+}
