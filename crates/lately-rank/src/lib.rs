@@ -1,1 +1,50 @@
-//! The request path in process: hydrate, assemble, score, select, log what was served.
+//! The request path in process: hydrate, assemble, score, select, log what was served. No network, no async.
+//!
+//! Read [`ranker`] first: it is the walk of one request, stage after stage. Then `batcher` (the CPU threads),
+//! [`model_slot`] (hot swap), [`value_model`], [`select`], `retrieve` (where a feed's candidates come from, over the
+//! `catalogue` and the `popularity` that `follower` keeps up with the log) and `impression` (what was served is
+//! written to the same log).
+//!
+//! # Metrics
+//! No label ever holds an id of a user or an item.
+//!
+//! | name | kind | meaning |
+//! | --- | --- | --- |
+//! | `lately_rank_seconds` | histogram | one ranking, all stages |
+//! | `lately_rank_stage_seconds{stage}` | histogram | admit, hydrate, retrieve, tokens, score, value, select, log |
+//! | `lately_rank_candidates` | histogram | candidates of one ranking |
+//! | `lately_rank_sequence_age_seconds` | histogram | age of the user's newest known action, by event time |
+//! | `lately_rank_unknown_candidates_total` | counter | candidates without features in the store |
+//! | `lately_rank_degraded_total{reason}` | counter | rankings that stood on a lower rung |
+//! | `lately_rank_shed_total` | counter | rankings refused as overloaded |
+//! | `lately_rank_queue_tiles` | gauge | tiles that wait for a CPU thread |
+//! | `lately_impressions_total{result}` | counter | logged, or dropped (a training row lost, never an action) |
+//! | `lately_model_generation` | gauge | swaps since the start |
+//! | `lately_model_swaps_total{result}` | counter | swapped or refused |
+//! | `lately_follower_errors_total` | counter | failed reads of the log by the follower |
+
+mod batcher;
+mod catalogue;
+mod clock;
+mod config;
+mod error;
+mod follower;
+mod impression;
+pub mod model_slot;
+mod popularity;
+pub mod ranker;
+mod recently_shown;
+mod request;
+mod retrieve;
+pub mod select;
+pub mod value_model;
+
+pub use config::{ImpressionMode, RankConfig, RetrieveConfig, SelectConfig};
+pub use error::{RankConfigError, RankError};
+pub use model_slot::{LoadedModel, ModelSlot, ModelSummary, SwapError};
+pub use ranker::Ranker;
+pub use request::{
+    Dropped, Explain, FeedRequest, ModelRef, RankRequest, RankResponse, RankedItem, Reason, Rules, Rung,
+    Source,
+};
+pub use value_model::{ValueModel, ValueModelConfig};

@@ -1,0 +1,165 @@
+//! `[rank]` of `lately.toml`: every number with its unit.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::RankConfigError;
+use crate::value_model::ValueModelConfig;
+
+/// Most candidates that one ranking may have, whatever is configured: an impression takes no more.
+pub(crate) const MAX_CANDIDATES: usize = lately_features::event::MAX_IMPRESSION_ITEMS;
+
+/// When the record of what was served is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImpressionMode {
+    /// By a thread of its own behind a bounded queue: the answer never waits for the disk. When the queue is full or
+    /// the write fails, the impression is dropped and counted; that loses training rows, never an action.
+    Async,
+    /// Before the answer: the caller waits for an fsync, and an answered ranking is in the log.
+    BeforeAnswer,
+}
+
+/// The request path.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RankConfig {
+    /// CPU threads that score. 0: one for each core. Default 0.
+    pub threads: usize,
+    /// Tiles that may wait for those threads; beyond that a request is refused as overloaded. Default 256.
+    pub queue_tiles: usize,
+    /// Most candidates in one tile, the unit of work of a thread. Default 128.
+    pub tile_rows: usize,
+    /// Time for a ranking whose request names none, ms. Default 200.
+    pub deadline_ms: u64,
+    /// Longest time that a request may ask for, ms. Default 5,000.
+    pub max_deadline_ms: u64,
+    /// Most candidates of one ranking, at most 2,000. Default 2,000.
+    pub max_candidates: usize,
+    /// Whether the answer waits until what was served is on disk. Default async.
+    pub log_impressions: ImpressionMode,
+    /// Served items that may wait to be logged (async), about 100 bytes each. Default 200,000.
+    pub impression_queue_items: usize,
+    /// Weights of the heads.
+    pub value_model: ValueModelConfig,
+    /// What a slate may look like.
+    pub select: SelectConfig,
+    /// Where a feed's candidates come from.
+    pub retrieve: RetrieveConfig,
+}
+
+impl Default for RankConfig {
+    fn default() -> Self {
+        Self {
+            threads: 0,
+            queue_tiles: 256,
+            tile_rows: 128,
+            deadline_ms: 200,
+            max_deadline_ms: 5_000,
+            max_candidates: MAX_CANDIDATES,
+            log_impressions: ImpressionMode::Async,
+            impression_queue_items: 200_000,
+            value_model: ValueModelConfig::default(),
+            select: SelectConfig::default(),
+            retrieve: RetrieveConfig::default(),
+        }
+    }
+}
+
+/// Spacing and what counts as just shown.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SelectConfig {
+    /// Most items of one topic in a row, where spacing is asked for (a feed does). 0: no spacing. Default 2.
+    pub topic_run: usize,
+    /// How many places further down an item of another topic is looked for. Default 50.
+    pub spacing_window: usize,
+    /// For how long a shown item counts as just shown, s. Default 1,800.
+    pub shown_seconds: u32,
+    /// Shown items remembered for a user. Default 200.
+    pub shown_items: usize,
+    /// Users whose shown items are remembered, in memory. Default 100,000.
+    pub shown_users: usize,
+}
+
+impl Default for SelectConfig {
+    fn default() -> Self {
+        Self {
+            topic_run: 2,
+            spacing_window: 50,
+            shown_seconds: 1_800,
+            shown_items: 200,
+            shown_users: 100_000,
+        }
+    }
+}
+
+/// How many candidates of a feed come from where. A source that has fewer leaves its places to the popular, then to
+/// random ones.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetrieveConfig {
+    /// The most popular. Default 100.
+    pub popular: usize,
+    /// Of topics that the user follows. Default 80.
+    pub followed: usize,
+    /// Nearest by item embedding to what the user liked last. Default 80.
+    pub nearest: usize,
+    /// Any, for the sake of items that nobody knows yet. Default 40.
+    pub random: usize,
+    /// Latest liked items to whose embeddings, and to whose mean, the nearest are sought. Default 3.
+    pub recent_likes: usize,
+    /// An action counts half for popularity after this time, hours. Default 24.
+    pub half_life_hours: f64,
+    /// Items whose popularity is kept, in memory. Default 200,000.
+    pub popularity_items: usize,
+    /// Records at the log's end from which popularity is made again at a start. Default 1,000,000.
+    pub popularity_tail: u64,
+}
+
+impl Default for RetrieveConfig {
+    fn default() -> Self {
+        Self {
+            popular: 100,
+            followed: 80,
+            nearest: 80,
+            random: 40,
+            recent_likes: 3,
+            half_life_hours: 24.0,
+            popularity_items: 200_000,
+            popularity_tail: 1_000_000,
+        }
+    }
+}
+
+impl RetrieveConfig {
+    /// Candidates in all.
+    pub(crate) fn total(&self) -> usize {
+        self.popular + self.followed + self.nearest + self.random
+    }
+}
+
+impl RankConfig {
+    /// Checks the ranges of the numbers.
+    pub(crate) fn check(&self) -> Result<(), RankConfigError> {
+        let range = |name, value: usize, low: usize, high: usize| {
+            if (low..=high).contains(&value) {
+                return Ok(());
+            }
+            Err(RankConfigError::Range { name, value, low, high })
+        };
+        range("threads", self.threads, 0, 1_024)?;
+        range("queue_tiles", self.queue_tiles, 1, 1 << 20)?;
+        range("tile_rows", self.tile_rows, 1, MAX_CANDIDATES)?;
+        range("max_candidates", self.max_candidates, 1, MAX_CANDIDATES)?;
+        range("max_deadline_ms", self.max_deadline_ms as usize, 1, 600_000)?;
+        range("deadline_ms", self.deadline_ms as usize, 1, self.max_deadline_ms as usize)?;
+        range("impression_queue_items", self.impression_queue_items, 1, 1 << 28)?;
+        range("retrieve: candidates of a feed", self.retrieve.total(), 1, self.max_candidates)?;
+        range("retrieve.popularity_items", self.retrieve.popularity_items, 1, 1 << 28)?;
+        let half_life = self.retrieve.half_life_hours;
+        if !(half_life > 0.01 && half_life <= 1e6) {
+            return Err(RankConfigError::HalfLife(half_life));
+        }
+        Ok(())
+    }
+}

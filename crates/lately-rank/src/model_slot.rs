@@ -1,0 +1,288 @@
+//! The served model: load, validate, warm, swap, retire by generation.
+//!
+//! Whatever goes wrong, the last good model stays. A request holds the model that it started with until it ends.
+
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwapOption;
+use lately_features::batch::Layout;
+use lately_features::{
+    Assembler, FeatureBatch, Features, RequestContext, Schema, Token, assemble, schema::FeatureKind,
+};
+use lately_model::{Manifest, Model, Scratch, checkpoint};
+use serde::Serialize;
+
+use crate::batcher::lock;
+
+/// Candidates of each warm-up request: as many as a tile, so that scratch memory is there.
+const WARM_ROWS: usize = 32;
+
+/// A model with its manifest and its version in the registry.
+#[derive(Debug)]
+pub struct LoadedModel {
+    model: Model,
+    manifest: Manifest,
+    version: String,
+    generation: u64,
+}
+
+/// What `/v1/models` tells of a model.
+#[derive(Debug, Clone, Serialize)]
+pub struct ModelSummary {
+    /// Version in the registry.
+    pub version: String,
+    /// Swaps since the start, this one included.
+    pub generation: u64,
+    /// Hash of the schema it was trained with.
+    pub schema_hash: String,
+    /// Names of the heads.
+    pub heads: Vec<String>,
+    /// Version of the item embeddings.
+    pub embedding_version: String,
+    /// First and last time of the training data, ms since 1970 UTC.
+    pub data_range_ms: Option<(i64, i64)>,
+    /// The version it was trained on from.
+    pub parent: Option<String>,
+    /// Trained numbers.
+    pub parameters: usize,
+}
+
+/// Why a model is not served; the last good one still is.
+#[derive(Debug, thiserror::Error)]
+pub enum SwapError {
+    /// The file is no checkpoint, or holds weights that are no numbers.
+    #[error("model {version}: {source}; publish it again")]
+    Checkpoint {
+        /// Version.
+        version: String,
+        /// What is wrong.
+        source: checkpoint::CheckpointError,
+    },
+    /// Trained with another schema.
+    #[error("model {version} has the schema {model}, this server {server}: train one with this schema")]
+    Schema {
+        /// Version.
+        version: String,
+        /// The model's schema hash.
+        model: String,
+        /// The server's schema hash.
+        server: String,
+    },
+    /// Trained with other item embeddings.
+    #[error(
+        "model {version} has the item embeddings `{model}`, this server `{server}`: train one with these"
+    )]
+    Embeddings {
+        /// Version.
+        version: String,
+        /// The model's.
+        model: String,
+        /// The server's.
+        server: String,
+    },
+    /// A parameter is NaN or infinite.
+    #[error("model {version}: the parameter `{name}` is not finite; train again")]
+    NotFinite {
+        /// Version.
+        version: String,
+        /// Parameter.
+        name: String,
+    },
+    /// The model cannot score.
+    #[error("model {version} fails on a warm-up batch: {reason}; train again")]
+    WarmUp {
+        /// Version.
+        version: String,
+        /// What happened.
+        reason: String,
+    },
+}
+
+impl LoadedModel {
+    /// Puts together what a [`ModelSlot`] takes.
+    pub fn new(model: Model, manifest: Manifest, version: impl Into<String>) -> Self {
+        Self { model, manifest, version: version.into(), generation: 0 }
+    }
+
+    /// Reads the bytes of a checkpoint.
+    ///
+    /// # Errors
+    /// [`SwapError::Checkpoint`].
+    pub fn from_bytes(version: &str, bytes: &[u8]) -> Result<Self, SwapError> {
+        let (model, manifest) = checkpoint::from_bytes(bytes)
+            .map_err(|source| SwapError::Checkpoint { version: version.to_owned(), source })?;
+        Ok(Self::new(model, manifest, version))
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+    /// Its manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+    /// Its version in the registry.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+    /// Swaps since the start, this one included; 0 before it is swapped in.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+    /// Number of heads.
+    pub fn heads(&self) -> usize {
+        self.model.heads()
+    }
+
+    /// What to tell of it.
+    pub fn summary(&self) -> ModelSummary {
+        ModelSummary {
+            version: self.version.clone(),
+            generation: self.generation,
+            schema_hash: self.model.schema_hash().to_owned(),
+            heads: self.manifest.heads.clone(),
+            embedding_version: self.manifest.embedding_version.clone(),
+            data_range_ms: self.manifest.data_range_ms,
+            parent: self.manifest.parent.clone(),
+            parameters: self.model.parameter_count(),
+        }
+    }
+}
+
+/// Holds the served model.
+#[derive(Debug)]
+pub struct ModelSlot {
+    schema: Arc<Schema>,
+    hash: String,
+    embedding_version: Option<String>,
+    current: ArcSwapOption<LoadedModel>,
+    /// Serialises swaps; the last generation.
+    generation: Mutex<u64>,
+}
+
+impl ModelSlot {
+    /// An empty slot for models of a schema.
+    pub fn new(schema: Arc<Schema>) -> Self {
+        let hash = schema.hash();
+        Self {
+            schema,
+            hash,
+            embedding_version: None,
+            current: ArcSwapOption::empty(),
+            generation: Mutex::new(0),
+        }
+    }
+
+    /// Also refuses models of other item embeddings than these.
+    pub fn with_embedding_version(mut self, version: impl Into<String>) -> Self {
+        self.embedding_version = Some(version.into());
+        self
+    }
+
+    /// The served model; whoever holds it may finish with it.
+    pub fn current(&self) -> Option<Arc<LoadedModel>> {
+        self.current.load_full()
+    }
+
+    /// Hash of the schema that models must have.
+    pub fn schema_hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// Reads a checkpoint, validates, warms and serves it; returns its generation. A version that is served already
+    /// is left alone.
+    ///
+    /// # Errors
+    /// Any [`SwapError`]; the last good model stays.
+    pub fn swap_bytes(&self, version: &str, bytes: &[u8]) -> Result<u64, SwapError> {
+        if let Some(current) = self.current().filter(|c| c.version == version) {
+            return Ok(current.generation);
+        }
+        let loaded = LoadedModel::from_bytes(version, bytes).inspect_err(refused)?;
+        self.swap(loaded)
+    }
+
+    /// Validates, warms and serves a model; returns its generation.
+    ///
+    /// # Errors
+    /// Any [`SwapError`] but `Checkpoint`; the last good model stays.
+    pub fn swap(&self, mut loaded: LoadedModel) -> Result<u64, SwapError> {
+        let mut generation = lock(&self.generation);
+        self.validate(&loaded).inspect_err(refused)?;
+        *generation += 1;
+        loaded.generation = *generation;
+        tracing::info!(version = loaded.version, generation = *generation, "model swapped in");
+        self.current.store(Some(Arc::new(loaded)));
+        metrics::gauge!("lately_model_generation").set(*generation as f64);
+        metrics::counter!("lately_model_swaps_total", "result" => "swapped").increment(1);
+        Ok(*generation)
+    }
+
+    fn validate(&self, loaded: &LoadedModel) -> Result<(), SwapError> {
+        let version = || loaded.version.clone();
+        for hash in [loaded.model.schema_hash(), &loaded.manifest.schema_hash] {
+            if hash != self.hash {
+                let (model, server) = (hash.to_owned(), self.hash.clone());
+                return Err(SwapError::Schema { version: version(), model, server });
+            }
+        }
+        if let Some(server) = &self.embedding_version
+            && loaded.manifest.embedding_version != *server
+        {
+            let (model, server) = (loaded.manifest.embedding_version.clone(), server.clone());
+            return Err(SwapError::Embeddings { version: version(), model, server });
+        }
+        // A score alone does not show it: max(NaN, 0) is 0.
+        if let Some(p) = loaded.model.parameters().iter().find(|p| !p.data.iter().all(|x| x.is_finite())) {
+            return Err(SwapError::NotFinite { version: version(), name: p.name.clone() });
+        }
+        let failed = |reason: String| SwapError::WarmUp { version: version(), reason };
+        let batch = warm_up(&self.schema);
+        let logits =
+            loaded.model.score(&batch, &mut Scratch::default()).map_err(|e| failed(e.to_string()))?;
+        if logits.len() != batch.rows() * self.schema.heads.len() {
+            return Err(failed(format!("{} logits for {} candidates", logits.len(), batch.rows())));
+        }
+        if !logits.iter().all(|x| x.is_finite()) {
+            return Err(failed("a score is not finite".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+fn refused(error: &SwapError) {
+    tracing::warn!(%error, "model refused; the last good one stays");
+    metrics::counter!("lately_model_swaps_total", "result" => "refused").increment(1);
+}
+
+/// Three requests that go through every path: no history, one action, and a full history of every action type.
+fn warm_up(schema: &Schema) -> FeatureBatch {
+    let assembler = Assembler::new(schema);
+    let (user, item) = (invented(&schema.user_features), Arc::new(invented(&schema.item_features)));
+    let mut batch = FeatureBatch::default();
+    for length in [0, 1, usize::from(schema.sequence.length)] {
+        let token = |i: usize| Token {
+            action: (i % schema.actions.len()) as u8,
+            surface: (i % (schema.surfaces.len() + 1)) as u16,
+            time_ms: -(i as i64) * 60_000,
+            item: (i % 7 != 3).then(|| item.clone()),
+        };
+        let tokens: Vec<_> = (0..length).map(token).collect();
+        let context = RequestContext { time_ms: 0, surface: 0, watermark: u64::MAX };
+        let candidates = (0..WARM_ROWS).map(|i| (i % 2 == 0).then_some(&*item));
+        assemble(&mut batch, &assembler, &context, (length > 0).then_some(&user), &tokens, candidates);
+    }
+    batch
+}
+
+/// Features within the declared ranges, one bucket and number like another.
+fn invented(kinds: &[FeatureKind]) -> Features {
+    let layout = Layout::of(kinds);
+    let wave = |i: usize| ((i * 37 % 17) as f32 - 8.0) / 8.0;
+    Features {
+        categorical: vec![1; layout.categorical_width].into(),
+        numeric: (0..layout.numeric_width).map(wave).collect(),
+        embedding: (0..layout.embedding_width).map(wave).collect(),
+    }
+}

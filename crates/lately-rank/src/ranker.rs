@@ -1,0 +1,387 @@
+//! One ranking, stage after stage: admit, hydrate, (retrieve,) tokens, score, value, select, log.
+//!
+//! The watermark is taken before anything is read, so that training can rebuild what the model saw. What fails on the
+//! way makes the ranking worse, says so in `degraded`, and never makes it fail.
+
+mod candidates;
+mod respond;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lately_features::{
+    Assembler, Features, ItemId, RequestContext, RequestId, Schema, Token, UserId, UserSequence, tokens,
+};
+use lately_store::{Store, StoreError};
+
+use crate::batcher::{Batcher, ScoreError, Work};
+use crate::catalogue::Topics;
+use crate::clock::{StageClock, now_ms};
+use crate::config::{ImpressionMode, RankConfig};
+use crate::error::{RankConfigError, RankError};
+use crate::follower::Follower;
+use crate::impression::ImpressionLog;
+use crate::model_slot::{LoadedModel, ModelSlot};
+use crate::recently_shown::RecentlyShown;
+use crate::request::{
+    Dropped, Explain, FeedRequest, RankRequest, RankResponse, RankedItem, Reason, Rules, Rung,
+};
+use crate::select::{Scored, Spacing, select};
+use crate::value_model::{ValueModel, probability};
+use candidates::Candidate;
+
+/// Ranks. Share it by `Arc`; every method blocks: call it on a thread that may.
+pub struct Ranker {
+    store: Arc<Store>,
+    slot: Arc<ModelSlot>,
+    schema: Arc<Schema>,
+    config: RankConfig,
+    assembler: Arc<Assembler>,
+    topics: Topics,
+    value_model: ValueModel,
+    heads: Vec<String>,
+    shown: RecentlyShown,
+    batcher: Batcher,
+    follower: Follower,
+    impressions: ImpressionLog,
+}
+
+impl std::fmt::Debug for Ranker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ranker").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// What was asked, after admission.
+struct Ask {
+    user: UserId,
+    candidates: Candidates,
+    surface: Option<String>,
+    surface_position: u16,
+    limit: usize,
+    request: RequestId,
+    deadline: Instant,
+    explain: bool,
+    rules: Rules,
+    dropped: Vec<Dropped>,
+    /// Whether the response is what the user sees: its length was asked for.
+    slate: bool,
+}
+
+enum Candidates {
+    Given(Vec<ItemId>),
+    Retrieve,
+}
+
+/// What is known of the user.
+struct Known {
+    context: RequestContext,
+    sequence: Arc<UserSequence>,
+    user: Option<Arc<Features>>,
+}
+
+/// What a model gave: candidates x heads.
+type Logits = (Arc<LoadedModel>, Vec<f32>);
+
+/// The scores of the candidates.
+struct Scores {
+    score: Vec<f32>,
+    /// candidates x heads; empty where no model scored.
+    probabilities: Vec<f32>,
+    model: Option<Arc<LoadedModel>>,
+}
+
+impl Ranker {
+    /// Starts the scoring threads, the thread that follows the log and the one that logs impressions. They end when
+    /// the ranker is dropped; impressions that wait are written first.
+    ///
+    /// # Errors
+    /// [`RankConfigError`] where a number is out of range, a weight names no head, or a thread cannot start.
+    pub fn new(
+        store: Arc<Store>,
+        slot: Arc<ModelSlot>,
+        schema: Arc<Schema>,
+        config: RankConfig,
+    ) -> Result<Self, RankConfigError> {
+        config.check()?;
+        let assembler = Arc::new(Assembler::new(&schema));
+        let topics = Topics::new(&schema);
+        Ok(Self {
+            value_model: ValueModel::new(&config.value_model, &schema)?,
+            heads: schema.heads.iter().map(|h| h.name.clone()).collect(),
+            shown: RecentlyShown::new(&config.select),
+            batcher: Batcher::start(config.threads, config.queue_tiles, config.tile_rows)?,
+            follower: Follower::start(
+                store.clone(),
+                &schema,
+                assembler.clone(),
+                topics.clone(),
+                &config.retrieve,
+            )?,
+            impressions: ImpressionLog::start(
+                store.clone(),
+                config.log_impressions,
+                config.impression_queue_items,
+            )?,
+            store,
+            slot,
+            schema,
+            config,
+            assembler,
+            topics,
+        })
+    }
+
+    /// Ranks given candidates.
+    ///
+    /// # Errors
+    /// [`RankError`] where the request is refused or shed; trouble on the way is a [`Rung`] in the response instead.
+    pub fn rank(&self, ask: RankRequest) -> Result<RankResponse, RankError> {
+        let mut clock = StageClock::start();
+        let limit = self.config.max_candidates;
+        if ask.candidates.is_empty() {
+            return Err(RankError::NoCandidates);
+        }
+        if ask.candidates.len() > limit {
+            return Err(RankError::TooManyCandidates { got: ask.candidates.len(), limit });
+        }
+        let (candidates, dropped) = unique(ask.candidates);
+        let ask = Ask {
+            surface_position: self.surface(ask.surface.as_deref())?,
+            deadline: self.deadline(&clock, ask.deadline)?,
+            user: ask.user,
+            candidates: Candidates::Given(candidates),
+            surface: ask.surface,
+            slate: ask.limit.is_some(),
+            limit: ask.limit.unwrap_or(limit),
+            request: ask.request.unwrap_or_else(new_request),
+            explain: ask.explain,
+            rules: ask.rules,
+            dropped,
+        };
+        clock.lap("admit");
+        self.run(ask, clock)
+    }
+
+    /// Finds candidates and ranks them, without those that the user hid or was shown a short while ago, spaced by
+    /// topic. Where too few are left, those shown a short while ago come again.
+    ///
+    /// # Errors
+    /// As [`Ranker::rank`].
+    pub fn feed(&self, ask: FeedRequest) -> Result<RankResponse, RankError> {
+        let mut clock = StageClock::start();
+        let limit = self.config.max_candidates;
+        if ask.limit > limit {
+            return Err(RankError::TooManyCandidates { got: ask.limit, limit });
+        }
+        let ask = Ask {
+            surface_position: self.surface(ask.surface.as_deref())?,
+            deadline: self.deadline(&clock, ask.deadline)?,
+            user: ask.user,
+            candidates: Candidates::Retrieve,
+            surface: ask.surface,
+            slate: true,
+            limit: ask.limit,
+            request: ask.request.unwrap_or_else(new_request),
+            explain: ask.explain,
+            rules: Rules { spacing: true, ..Rules::default() }, // retrieval excludes the rest
+            dropped: Vec::new(),
+        };
+        clock.lap("admit");
+        self.run(ask, clock)
+    }
+
+    fn run(&self, mut ask: Ask, mut clock: StageClock) -> Result<RankResponse, RankError> {
+        let mut degraded = Vec::new();
+        let known = self.hydrate(&ask, &mut degraded);
+        clock.lap("hydrate");
+
+        let candidates = match std::mem::replace(&mut ask.candidates, Candidates::Retrieve) {
+            Candidates::Given(items) => self.admitted(&mut ask, &known, items),
+            Candidates::Retrieve => self.retrieved(&ask, &known),
+        };
+        metrics::histogram!("lately_rank_candidates").record(candidates.len() as f64);
+        clock.lap("retrieve");
+
+        let item = |id: &ItemId| self.store.item(id);
+        let tokens = tokens(&self.assembler, &known.sequence, known.context.watermark, item);
+        let explain = ask.explain.then(|| self.explain(&known, &tokens));
+        clock.lap("tokens");
+
+        let logits = self.score(&ask, &known, tokens, &candidates, &mut degraded)?;
+        clock.lap("score");
+
+        let scores = self.value(logits, &candidates, known.context.time_ms);
+        clock.lap("value");
+
+        let items = self.select(&ask, &candidates, &scores);
+        clock.lap("select");
+
+        let response = self.respond(ask, &known, &scores, items, degraded, explain, clock);
+        Ok(response)
+    }
+
+    /// Watermark first, then everything that is read.
+    fn hydrate(&self, ask: &Ask, degraded: &mut Vec<Rung>) -> Known {
+        let watermark = self.store.next_offset();
+        let time_ms = now_ms();
+        let sequence = self.store.sequence(&ask.user).unwrap_or_else(|error| {
+            tracing::error!(%error, "a user sequence cannot be read: ranking without");
+            degraded.push(Rung::NoSequence);
+            Arc::default()
+        });
+        if let Some(newest) = sequence.entries().first() {
+            let age = (time_ms - newest.time_ms).max(0) as f64 / 1e3;
+            metrics::histogram!("lately_rank_sequence_age_seconds").record(age);
+        }
+        let context = RequestContext { time_ms, surface: ask.surface_position, watermark };
+        Known { context, sequence, user: self.store.user(&ask.user) }
+    }
+
+    /// The model's logits; `None` where another order has to do.
+    fn score(
+        &self,
+        ask: &Ask,
+        known: &Known,
+        tokens: Vec<Token>,
+        candidates: &[Candidate],
+        degraded: &mut Vec<Rung>,
+    ) -> Result<Option<Logits>, RankError> {
+        let Some(model) = self.slot.current() else {
+            degraded.push(Rung::NoModel);
+            return Ok(None);
+        };
+        let work = Work {
+            model: model.clone(),
+            assembler: self.assembler.clone(),
+            context: known.context,
+            user: known.user.clone(),
+            tokens,
+            candidates: candidates.iter().map(|c| c.features.clone()).collect(),
+        };
+        match self.batcher.score(work, ask.deadline) {
+            Ok(logits) => return Ok(Some((model, logits))),
+            Err(ScoreError::Overloaded { waiting, limit }) => {
+                metrics::counter!("lately_rank_shed_total").increment(1);
+                return Err(RankError::Overloaded { waiting, limit });
+            }
+            Err(ScoreError::Closed) => return Err(RankError::Closed),
+            Err(ScoreError::DeadlineExceeded) => degraded.push(Rung::ScoreDeadline),
+            Err(ScoreError::Model(reason)) => {
+                tracing::error!(
+                    version = model.version(),
+                    reason,
+                    "the model failed: ordering by popularity"
+                );
+                degraded.push(Rung::ModelError);
+            }
+        }
+        Ok(None)
+    }
+
+    fn value(&self, logits: Option<Logits>, candidates: &[Candidate], now_ms: i64) -> Scores {
+        let Some((model, logits)) = logits else {
+            let score = self.follower.popularity(candidates.iter().map(|c| &c.item), now_ms);
+            return Scores { score, probabilities: Vec::new(), model: None };
+        };
+        let probabilities: Vec<f32> = logits.into_iter().map(probability).collect();
+        let rows = probabilities.chunks_exact(self.heads.len().max(1));
+        let score = rows.map(|p| self.value_model.score(p)).collect();
+        Scores { score, probabilities, model: Some(model) }
+    }
+
+    fn select(&self, ask: &Ask, candidates: &[Candidate], scores: &Scores) -> Vec<RankedItem> {
+        let topic = |c: &Candidate| c.features.as_deref().and_then(|f| self.topics.of_item(f).next());
+        let scored = candidates.iter().zip(&scores.score).enumerate();
+        let scored =
+            scored.map(|(index, (c, score))| Scored { index, score: *score, topic: topic(c).unwrap_or(0) });
+        let (run, window) = (self.config.select.topic_run, self.config.select.spacing_window);
+        let spacing = ask.rules.spacing.then_some(Spacing { run, window });
+        let heads = |i: usize| {
+            let h = self.heads.len();
+            scores.probabilities.get(i * h..(i + 1) * h).map_or_else(Vec::new, <[f32]>::to_vec)
+        };
+        let chosen = select(scored.collect(), ask.limit, spacing).into_iter().enumerate();
+        let ranked = chosen.map(|(position, s)| RankedItem {
+            item: candidates[s.index].item.clone(),
+            score: s.score,
+            heads: heads(s.index),
+            position: position as u16, // at most 2,000
+            source: candidates[s.index].source,
+        });
+        ranked.collect()
+    }
+
+    fn explain(&self, known: &Known, tokens: &[Token]) -> Explain {
+        Explain {
+            weights: self.value_model.weights().to_vec(),
+            tokens: tokens.len(),
+            newest_action_age_ms: tokens.first().map(|t| known.context.time_ms - t.time_ms),
+        }
+    }
+
+    fn surface(&self, name: Option<&str>) -> Result<u16, RankError> {
+        match name {
+            None => Ok(0),
+            Some(name) => self.schema.surface(name).ok_or_else(|| RankError::UnknownSurface(name.to_owned())),
+        }
+    }
+
+    fn deadline(&self, clock: &StageClock, asked: Option<Duration>) -> Result<Instant, RankError> {
+        let limit = self.config.max_deadline_ms;
+        let time = asked.unwrap_or(Duration::from_millis(self.config.deadline_ms));
+        if time.is_zero() || time > Duration::from_millis(limit) {
+            return Err(RankError::Deadline { got: time.as_millis(), limit });
+        }
+        Ok(clock.started() + time)
+    }
+
+    /// The slot of the served model.
+    pub fn slot(&self) -> &Arc<ModelSlot> {
+        &self.slot
+    }
+
+    /// Catches up with the log now, so that popularity and a feed's candidates hold all that was appended. Without
+    /// it they do so about once a second.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the log cannot be read.
+    pub fn refresh(&self) -> Result<(), StoreError> {
+        self.follower.refresh()
+    }
+
+    /// Waits until what was served before is in the log, or was counted as dropped.
+    pub fn flush_impressions(&self) {
+        if self.config.log_impressions == ImpressionMode::Async {
+            self.impressions.flush();
+        }
+    }
+
+    /// Forgets a user: also what waits to be logged and what was shown. Returns the removed log records. A ranking
+    /// that is under way may still be logged after it; counts of popularity name no user and stay.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store refuses.
+    pub fn forget(&self, user: &UserId) -> Result<u64, StoreError> {
+        self.impressions.forget(user);
+        self.shown.forget(user);
+        self.store.forget(user, now_ms())
+    }
+}
+
+/// Each item once, and the repeated ones.
+fn unique(items: Vec<ItemId>) -> (Vec<ItemId>, Vec<Dropped>) {
+    let mut seen = HashSet::with_capacity(items.len());
+    let (once, again) = items.into_iter().partition::<Vec<_>, _>(|item| seen.insert(item.clone()));
+    (once, again.into_iter().map(|item| Dropped { item, reason: Reason::Duplicate }).collect())
+}
+
+/// 128 random bits in hex.
+fn new_request() -> RequestId {
+    let id = format!("{:032x}", rand::random::<u128>());
+    RequestId::new(id).expect("32 hex digits are an id")
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

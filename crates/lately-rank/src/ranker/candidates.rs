@@ -1,0 +1,87 @@
+//! The candidates: given ones less what the caller's rules drop, or those that retrieval finds.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use lately_features::schema::Polarity;
+use lately_features::{Features, ItemId};
+
+use super::{Ask, Known, Ranker};
+use crate::request::{Dropped, Reason, Source};
+use crate::retrieve::{Query, retrieve};
+
+/// One candidate with what is known of it.
+pub(super) struct Candidate {
+    pub(super) item: ItemId,
+    pub(super) source: Option<Source>,
+    pub(super) features: Option<Arc<Features>>,
+}
+
+impl Ranker {
+    /// Given candidates, without those that the caller's rules drop.
+    pub(super) fn admitted(&self, ask: &mut Ask, known: &Known, items: Vec<ItemId>) -> Vec<Candidate> {
+        let hidden = if ask.rules.hidden { self.hidden(known) } else { HashSet::new() };
+        let shown =
+            if ask.rules.shown { self.shown.of(&ask.user, known.context.time_ms) } else { HashSet::new() };
+        let mut out = Vec::with_capacity(items.len());
+        for item in items {
+            let reason = match () {
+                () if hidden.contains(&item) => Reason::Hidden,
+                () if shown.contains(&item) => Reason::Shown,
+                () => {
+                    out.push(self.candidate(item, None));
+                    continue;
+                }
+            };
+            ask.dropped.push(Dropped { item, reason });
+        }
+        out
+    }
+
+    pub(super) fn retrieved(&self, ask: &Ask, known: &Known) -> Vec<Candidate> {
+        let snapshot = self.follower.snapshot();
+        let query = self.query(ask, known);
+        let hidden = self.hidden(known);
+        let mut exclude = self.shown.of(&ask.user, known.context.time_ms);
+        exclude.extend(hidden.iter().cloned());
+        let mut found = retrieve(&snapshot, &self.config.retrieve, &query, &exclude);
+        if found.len() < ask.limit {
+            // A small catalogue is through: better seen again than nothing.
+            found = retrieve(&snapshot, &self.config.retrieve, &query, &hidden);
+        }
+        found.into_iter().map(|(item, source)| self.candidate(item, Some(source))).collect()
+    }
+
+    fn query(&self, ask: &Ask, known: &Known) -> Query {
+        let liked = self.by_polarity(known, Polarity::Positive);
+        let mut seen = HashSet::new();
+        let likes = liked.filter(|item| seen.insert(*item)).filter_map(|item| self.store.item(item));
+        let likes = likes.take(self.config.retrieve.recent_likes);
+        Query {
+            followed: known.user.as_deref().map_or_else(Vec::new, |u| self.topics.followed(u).collect()),
+            likes: likes.map(|f| self.assembler.item_embedding(&f).to_vec()).collect(),
+            seed: ask.request.hash64(),
+        }
+    }
+
+    /// Items of the known actions of a polarity, newest first.
+    fn by_polarity<'a>(&'a self, known: &'a Known, polarity: Polarity) -> impl Iterator<Item = &'a ItemId> {
+        let of = move |action: u8| {
+            self.schema.actions.get(usize::from(action)).is_some_and(|a| a.polarity == polarity)
+        };
+        let entries = known.sequence.entries().iter();
+        entries.filter(move |e| e.offset < known.context.watermark && of(e.action)).map(|e| &e.item)
+    }
+
+    fn hidden(&self, known: &Known) -> HashSet<ItemId> {
+        self.by_polarity(known, Polarity::Negative).cloned().collect()
+    }
+
+    fn candidate(&self, item: ItemId, source: Option<Source>) -> Candidate {
+        let features = self.store.item(&item);
+        if features.is_none() {
+            metrics::counter!("lately_rank_unknown_candidates_total").increment(1);
+        }
+        Candidate { item, source, features }
+    }
+}

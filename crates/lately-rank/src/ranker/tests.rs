@@ -1,0 +1,399 @@
+use super::*;
+use crate::clock::now_ms;
+use crate::config::RetrieveConfig;
+use crate::value_model::ValueModelConfig;
+use lately_features::event::FeatureValues;
+use lately_features::{Action, Event, EventId, FeatureValue, Item, User};
+use lately_model::{Manifest, Model, ModelConfig};
+use lately_store::StoreLimits;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tempfile::TempDir;
+
+const SCHEMA: &str = r#"
+    item_embedding = "vector"
+    surfaces = ["home"]
+    topic_feature = "topic"
+    followed_feature = "follows"
+    actions = [
+        { name = "click", polarity = "positive" },
+        { name = "save", polarity = "positive", priority = 1 },
+        { name = "hide", polarity = "negative", priority = 2 },
+    ]
+    heads = [
+        { name = "click", actions = ["click"] },
+        { name = "save", actions = ["save"] },
+        { name = "hide", actions = ["hide"] },
+    ]
+    sequence = { length = 8, stored = 16 }
+    user_features = [{ kind = "categorical", name = "follows", buckets = 32, dim = 2, max_values = 4 }]
+    item_features = [
+        { kind = "embedding", name = "vector", dim = 2 },
+        { kind = "categorical", name = "topic", buckets = 32, dim = 3 },
+    ]
+"#;
+
+pub(crate) fn schema() -> Schema {
+    Schema::from_toml(SCHEMA).unwrap()
+}
+
+pub(crate) fn item_id(id: &str) -> ItemId {
+    ItemId::new(id).unwrap()
+}
+
+pub(crate) fn action(user: &str, item: &str, name: &str, time_ms: i64) -> Event {
+    Event::Action(Action {
+        event_id: EventId::new(format!("{user}/{item}/{name}/{time_ms}")).unwrap(),
+        user: UserId::new(user).unwrap(),
+        item: item_id(item),
+        action: name.into(),
+        time_ms,
+        request: None,
+        surface: None,
+    })
+}
+
+fn values(topic: &str, vector: [f32; 2]) -> FeatureValues {
+    FeatureValues::from([
+        ("topic".into(), FeatureValue::Text(topic.into())),
+        ("vector".into(), FeatureValue::Vector(vector.into())),
+    ])
+}
+
+pub(crate) fn item_features(topic: &str, vector: [f32; 2]) -> Features {
+    Features::encode(&schema().item_features, &values(topic, vector)).unwrap()
+}
+
+/// A store with 40 items of 4 topics, and a ranker over it.
+struct House {
+    ranker: Ranker,
+    store: Arc<Store>,
+    slot: Arc<ModelSlot>,
+    _dir: TempDir,
+}
+
+fn model(seed: u64) -> LoadedModel {
+    let schema = schema();
+    let config = ModelConfig { hidden: vec![16], ..ModelConfig::default() };
+    let model = Model::new(config, &schema, seed).unwrap();
+    let manifest = Manifest::new(&model, &schema, seed);
+    LoadedModel::new(model, manifest, format!("m{seed}"))
+}
+
+fn house(config: RankConfig) -> House {
+    let dir = tempfile::tempdir().unwrap();
+    let schema = Arc::new(schema());
+    let store = Arc::new(Store::open(dir.path(), schema.clone(), StoreLimits::default()).unwrap());
+    let item = |i: usize| {
+        let angle = i as f32 * 0.15;
+        Event::Item(Item {
+            item: item_id(&format!("i{i:02}")),
+            time_ms: now_ms(),
+            features: values(&format!("t{}", i % 4), [angle.cos(), angle.sin()]),
+            active: true,
+        })
+    };
+    store.append((0..40).map(item).collect()).unwrap();
+    let slot = Arc::new(ModelSlot::new(schema.clone()));
+    let ranker = Ranker::new(store.clone(), slot.clone(), schema, config).unwrap();
+    ranker.refresh().unwrap();
+    House { ranker, store, slot, _dir: dir }
+}
+
+/// Unit tests do not measure speed.
+fn patient() -> RankConfig {
+    RankConfig { threads: 2, deadline_ms: 5_000, ..RankConfig::default() }
+}
+
+fn user(id: &str) -> UserId {
+    UserId::new(id).unwrap()
+}
+
+fn candidates(n: usize) -> Vec<ItemId> {
+    (0..n).map(|i| item_id(&format!("i{i:02}"))).collect()
+}
+
+fn feed(house: &House, limit: usize) -> RankResponse {
+    let (user, surface) = (user("u"), Some("home".into()));
+    let ask = FeedRequest { user, limit, surface, request: None, deadline: None, explain: false };
+    house.ranker.feed(ask).unwrap()
+}
+
+fn names(response: &RankResponse) -> Vec<&str> {
+    response.items.iter().map(|i| i.item.as_str()).collect()
+}
+
+#[test]
+fn an_untrained_model_ranks_all_candidates_known_or_not() {
+    let house = house(patient());
+    house.slot.swap(model(1)).unwrap();
+    let mut ask = RankRequest::new(user("u"), candidates(50)); // i40 to i49 are unknown
+    ask.candidates.push(item_id("i00"));
+    ask.explain = true;
+    let response = house.ranker.rank(ask).unwrap();
+    let mut items = names(&response);
+    items.sort_unstable();
+    assert_eq!(items, candidates(50).iter().map(ItemId::as_str).collect::<Vec<_>>());
+    assert_eq!(response.dropped, [Dropped { item: item_id("i00"), reason: Reason::Duplicate }]);
+    assert!(response.items.is_sorted_by(|a, b| a.score >= b.score));
+    for (at, item) in response.items.iter().enumerate() {
+        assert_eq!((usize::from(item.position), item.heads.len()), (at, 3));
+        assert!(item.score.is_finite() && item.heads.iter().all(|p| (0.0..=1.0).contains(p)));
+        let weighted: f32 = item.heads.iter().zip([1.0, 1.0, -1.0]).map(|(p, w)| p * w).sum();
+        assert!((weighted - item.score).abs() < 1e-6);
+    }
+    assert_eq!(response.degraded, []);
+    assert_eq!(response.model.as_ref().map(|m| (m.version.as_str(), m.generation)), Some(("m1", 1)));
+    assert_eq!(response.explain.unwrap().weights, [1.0, 1.0, -1.0]);
+    let stages: Vec<_> = response.timings_us.iter().map(|t| t.0).collect();
+    assert_eq!(
+        stages,
+        ["admit", "hydrate", "retrieve", "tokens", "score", "value", "select", "log", "total"]
+    );
+}
+
+#[test]
+fn without_a_model_the_order_is_by_popularity_and_says_so() {
+    let house = house(patient());
+    let now = now_ms();
+    let actions = [("a", "i03", "save"), ("b", "i03", "click"), ("a", "i01", "click"), ("c", "i02", "hide")];
+    house.store.append(actions.map(|(u, i, a)| action(u, i, a, now)).into()).unwrap();
+    house.ranker.refresh().unwrap();
+    let response = house.ranker.rank(RankRequest::new(user("u"), candidates(5))).unwrap();
+    assert_eq!(names(&response), ["i03", "i01", "i00", "i02", "i04"]);
+    assert_eq!((response.degraded, response.model), (vec![Rung::NoModel], None));
+}
+
+#[test]
+fn the_order_of_the_candidates_and_their_company_do_not_change_a_score() {
+    let house = house(patient());
+    house.slot.swap(model(2)).unwrap();
+    house.store.append(vec![action("u", "i07", "save", now_ms())]).unwrap();
+    let scores = |ids: Vec<ItemId>| -> std::collections::BTreeMap<ItemId, f32> {
+        let response = house.ranker.rank(RankRequest::new(user("u"), ids)).unwrap();
+        response.items.into_iter().map(|i| (i.item, i.score)).collect()
+    };
+    let all = scores(candidates(40));
+    let mut turned = candidates(40);
+    turned.reverse();
+    turned.rotate_left(7);
+    let turned = scores(turned);
+    let company: Vec<_> = (0..1_900).map(|i| item_id(&format!("x{i}"))).chain(candidates(40)).collect();
+    let crowd = scores(company);
+    for (item, score) in &all {
+        let alone = scores(vec![item.clone()])[item];
+        for other in [turned[item], crowd[item], alone] {
+            assert!((other - score).abs() <= 1e-5, "{item}: {other} for {score}");
+        }
+    }
+}
+
+#[test]
+fn an_appended_save_is_in_the_next_ranking() {
+    let house = house(patient());
+    house.slot.swap(model(3)).unwrap();
+    let ranked =
+        || house.ranker.rank(RankRequest { explain: true, ..RankRequest::new(user("u"), candidates(40)) });
+    let before = ranked().unwrap();
+    let appended = house.store.append(vec![action("u", "i07", "save", now_ms())]).unwrap();
+    let after = ranked().unwrap();
+    assert_eq!(before.explain.unwrap().tokens, 0);
+    assert_eq!(after.explain.unwrap().tokens, 1);
+    assert!(after.watermark > appended.first_offset);
+    assert_ne!(before.items, after.items, "the sequence enters the scores");
+}
+
+#[test]
+fn models_swap_under_concurrent_requests_which_finish_on_one_of_them() {
+    let house = house(patient());
+    house.slot.swap(model(1)).unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let rankers: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut last = 0;
+                    while !stop.load(Ordering::Relaxed) {
+                        let response =
+                            house.ranker.rank(RankRequest::new(user("u"), candidates(20))).unwrap();
+                        let model = response.model.unwrap();
+                        assert_eq!(response.degraded, []);
+                        assert_eq!(model.version, format!("m{}", model.generation));
+                        assert!(model.generation >= last, "never back to an older model");
+                        last = model.generation;
+                    }
+                    last
+                })
+            })
+            .collect();
+        for seed in 2..=10 {
+            assert_eq!(house.slot.swap(model(seed)).unwrap(), seed);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        stop.store(true, Ordering::Relaxed);
+        for ranker in rankers {
+            assert_eq!(ranker.join().unwrap(), 10);
+        }
+    });
+}
+
+#[test]
+fn a_bad_model_is_refused_and_the_last_good_one_serves() {
+    use crate::model_slot::SwapError;
+    let house = house(patient());
+    house.slot.swap(model(1)).unwrap();
+    let mut bad = Model::new(ModelConfig::default(), &schema(), 2).unwrap();
+    bad.parameters_mut().last().unwrap().1[0] = f32::NAN;
+    let manifest = Manifest::new(&bad, &schema(), 2);
+    let refused = house.slot.swap(LoadedModel::new(bad, manifest, "bad"));
+    assert!(matches!(refused, Err(SwapError::NotFinite { .. })), "{refused:?}");
+
+    let other = Schema::from_toml(&SCHEMA.replace("length = 8", "length = 9")).unwrap();
+    let foreign = Model::new(ModelConfig::default(), &other, 2).unwrap();
+    let manifest = Manifest::new(&foreign, &other, 2);
+    let refused = house.slot.swap(LoadedModel::new(foreign, manifest, "foreign"));
+    assert!(matches!(refused, Err(SwapError::Schema { .. })), "{refused:?}");
+    assert!(matches!(house.slot.swap_bytes("junk", b"junk"), Err(SwapError::Checkpoint { .. })));
+
+    let strict = ModelSlot::new(Arc::new(schema())).with_embedding_version("other");
+    assert!(matches!(strict.swap(model(1)), Err(SwapError::Embeddings { .. })));
+    assert!(strict.current().is_none());
+    assert_eq!(house.slot.current().unwrap().version(), "m1");
+}
+
+#[test]
+fn a_checkpoint_is_served_once_by_its_version() {
+    let slot = ModelSlot::new(Arc::new(schema()));
+    let loaded = model(5);
+    let bytes = lately_model::checkpoint::to_bytes(loaded.model(), loaded.manifest()).unwrap();
+    assert_eq!(slot.swap_bytes("v1", &bytes).unwrap(), 1);
+    assert_eq!(slot.swap_bytes("v1", &bytes).unwrap(), 1, "no second swap to the same version");
+    assert_eq!(slot.current().unwrap().summary().heads, ["click", "save", "hide"]);
+}
+
+#[test]
+fn a_feed_drops_hidden_and_just_shown_items_and_spaces_topics() {
+    let retrieve = RetrieveConfig { popular: 10, followed: 4, nearest: 10, random: 10, ..Default::default() };
+    let house = house(RankConfig { retrieve, ..patient() });
+    house.slot.swap(model(4)).unwrap();
+    let follows = FeatureValues::from([("follows".into(), FeatureValue::Text("t2".into()))]);
+    let now = now_ms();
+    let mut events = vec![Event::User(User { user: user("u"), time_ms: now, features: follows })];
+    events.extend(["i05", "i06"].map(|i| action("u", i, "hide", now)));
+    events.push(action("u", "i10", "save", now));
+    house.store.append(events).unwrap();
+    house.ranker.refresh().unwrap();
+    let (first, second) = (feed(&house, 12), feed(&house, 12));
+    for page in [&first, &second] {
+        assert_eq!(page.items.len(), 12);
+        assert!(!names(page).iter().any(|i| ["i05", "i06"].contains(i)), "hidden: {:?}", names(page));
+    }
+    let both = first.items.iter().chain(&second.items);
+    let sources: HashSet<_> = both.map(|i| i.source.unwrap().name()).collect();
+    assert!(sources.contains("nearest") && sources.contains("followed"), "{sources:?}");
+    assert!(names(&first).iter().all(|i| !names(&second).contains(i)), "the next page is another");
+    let topic = |i: &&str| i[1..].parse::<usize>().unwrap() % 4;
+    let topics: Vec<_> = names(&first).iter().map(topic).collect();
+    assert!(topics.windows(3).all(|w| w[0] != w[1] || w[1] != w[2]), "{topics:?}");
+    for _ in 0..4 {
+        assert_eq!(feed(&house, 12).items.len(), 12, "a small catalogue comes again, never an empty page");
+    }
+    // A ranking drops only what it is asked to.
+    let mut ask = RankRequest::new(user("u"), candidates(10));
+    assert_eq!(house.ranker.rank(ask.clone()).unwrap().items.len(), 10);
+    ask.rules = Rules { hidden: true, shown: true, spacing: true };
+    let ruled = house.ranker.rank(ask).unwrap();
+    assert_eq!(ruled.items.len() + ruled.dropped.len(), 10);
+    let hidden = ruled.dropped.iter().filter(|d| d.reason == Reason::Hidden);
+    assert_eq!(hidden.map(|d| d.item.as_str()).collect::<Vec<_>>(), ["i05", "i06"]);
+}
+
+#[test]
+fn what_was_served_is_in_the_log_with_its_watermark() {
+    for mode in [ImpressionMode::Async, ImpressionMode::BeforeAnswer] {
+        let house = house(RankConfig { log_impressions: mode, ..patient() });
+        house.slot.swap(model(6)).unwrap();
+        let request = RequestId::new("r1").unwrap();
+        let ask = RankRequest {
+            limit: Some(3),
+            surface: Some("home".into()),
+            request: Some(request.clone()),
+            ..RankRequest::new(user("u"), candidates(9))
+        };
+        let response = house.ranker.rank(ask).unwrap();
+        house.ranker.flush_impressions();
+        let logged = house.store.read(response.watermark, 10).unwrap();
+        let [(_, Event::Impression(logged))] = &logged[..] else { panic!("{mode:?}: {logged:?}") };
+        assert_eq!((&logged.request, logged.watermark), (&request, Some(40)));
+        assert_eq!((logged.model.as_deref(), logged.surface.as_deref()), (Some("m6"), Some("home")));
+        let items: Vec<_> = logged.items.iter().map(|i| (&i.item, i.position, i.score)).collect();
+        let served: Vec<_> = response.items.iter().map(|i| (&i.item, i.position, i.score)).collect();
+        assert_eq!(items, served);
+        assert_eq!(house.ranker.forget(&user("u")).unwrap(), 1, "the impression goes with the user");
+    }
+}
+
+#[test]
+fn impressions_that_wait_are_written_when_the_ranker_is_dropped() {
+    let House { ranker, store, slot: _, _dir } = house(patient());
+    for _ in 0..50 {
+        ranker.rank(RankRequest::new(user("u"), candidates(2))).unwrap();
+    }
+    drop(ranker);
+    assert_eq!(store.next_offset(), 90);
+}
+
+#[test]
+fn requests_beyond_the_limits_are_refused_with_what_to_do() {
+    let house = house(patient());
+    let error = |ask: RankRequest| house.ranker.rank(ask).unwrap_err().to_string();
+    let ask = |n| RankRequest::new(user("u"), candidates(n));
+    assert!(error(ask(0)).contains("at least one"));
+    assert!(error(ask(2_001)).contains("limit is 2000"));
+    assert!(error(RankRequest { surface: Some("x".into()), ..ask(1) }).contains("unknown surface `x`"));
+    assert!(error(RankRequest { deadline: Some(Duration::ZERO), ..ask(1) }).contains("1 to 5000"));
+    let bad = |config| {
+        let House { store, slot, _dir, .. } = self::house(patient());
+        Ranker::new(store, slot, Arc::new(schema()), config).unwrap_err().to_string()
+    };
+    let weights = ValueModelConfig { weights: [("saved".to_owned(), 1.0)].into() };
+    assert!(bad(RankConfig { value_model: weights, ..patient() }).contains("`saved`"));
+    assert!(bad(RankConfig { max_candidates: 2_001, ..patient() }).contains("1 to 2000"));
+}
+
+#[test]
+fn a_passed_deadline_and_a_full_queue_are_typed_and_degrade_or_shed() {
+    let heavy = || {
+        let config = ModelConfig { hidden: vec![2048, 2048], ..ModelConfig::default() };
+        let model = Model::new(config, &schema(), 1).unwrap();
+        let manifest = Manifest::new(&model, &schema(), 1);
+        LoadedModel::new(model, manifest, "heavy")
+    };
+    let house = house(RankConfig { threads: 1, queue_tiles: 2, tile_rows: 64, ..patient() });
+    house.slot.swap(heavy()).unwrap();
+    let ids: Vec<_> = (0..2_000).map(|i| item_id(&format!("i{i}"))).collect();
+    let late =
+        RankRequest { deadline: Some(Duration::from_millis(5)), ..RankRequest::new(user("u"), ids.clone()) };
+    let begin = Instant::now();
+    let response = house.ranker.rank(late.clone()).unwrap();
+    assert_eq!(response.degraded, [Rung::ScoreDeadline]);
+    assert_eq!(response.items.len(), 2_000, "every candidate, in another order");
+    assert!(begin.elapsed() < Duration::from_secs(1));
+
+    std::thread::scope(|scope| {
+        let busy = scope.spawn(|| house.ranker.rank(RankRequest::new(user("u"), ids.clone())));
+        let shed = || {
+            let answer = house.ranker.rank(RankRequest::new(user("v"), candidates(3)));
+            matches!(answer, Err(RankError::Overloaded { limit: 2, .. }))
+        };
+        let mut seen = false;
+        while !seen && !busy.is_finished() {
+            seen = shed();
+        }
+        assert!(seen, "while the queue is full a request is shed");
+        busy.join().unwrap().unwrap();
+    });
+    house.slot.swap(model(1)).unwrap();
+    let after = house.ranker.rank(RankRequest::new(user("v"), candidates(3))).unwrap();
+    assert_eq!(after.degraded, [], "the queue is free again");
+}

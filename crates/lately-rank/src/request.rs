@@ -1,0 +1,217 @@
+//! What a caller asks and gets.
+
+use std::time::Duration;
+
+use lately_features::{ItemId, RequestId, UserId};
+
+/// Rules that a caller may switch on for a ranking; a feed has all of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Drop items on which the user's sequence holds a negative action.
+    pub hidden: bool,
+    /// Drop items that were shown to the user a short while ago.
+    pub shown: bool,
+    /// Space items of one topic.
+    pub spacing: bool,
+}
+
+/// Rank these.
+#[derive(Debug, Clone)]
+pub struct RankRequest {
+    /// For whom.
+    pub user: UserId,
+    /// What, 1 to 2,000; a repeated one is dropped and named in the response.
+    pub candidates: Vec<ItemId>,
+    /// Name of a surface of the schema.
+    pub surface: Option<String>,
+    /// Only the first of them; `None`: all.
+    pub limit: Option<usize>,
+    /// The ranking's id; made where none is given.
+    pub request: Option<RequestId>,
+    /// Time for the ranking; `None`: the configured one.
+    pub deadline: Option<Duration>,
+    /// Whether to explain the scores.
+    pub explain: bool,
+    /// What to drop and space; nothing by default.
+    pub rules: Rules,
+}
+
+impl RankRequest {
+    /// A plain ranking of candidates.
+    pub fn new(user: UserId, candidates: Vec<ItemId>) -> Self {
+        Self {
+            user,
+            candidates,
+            surface: None,
+            limit: None,
+            request: None,
+            deadline: None,
+            explain: false,
+            rules: Rules::default(),
+        }
+    }
+}
+
+/// Find candidates and rank them.
+#[derive(Debug, Clone)]
+pub struct FeedRequest {
+    /// For whom.
+    pub user: UserId,
+    /// Items at most.
+    pub limit: usize,
+    /// Name of a surface of the schema.
+    pub surface: Option<String>,
+    /// The ranking's id; made where none is given. The random candidates follow from it.
+    pub request: Option<RequestId>,
+    /// Time for the ranking; `None`: the configured one.
+    pub deadline: Option<Duration>,
+    /// Whether to explain the scores.
+    pub explain: bool,
+}
+
+/// A rung of degradation that was in force; such an impression stays out of training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rung {
+    /// No model is loaded: ordered by popularity.
+    NoModel,
+    /// Scoring took longer than the deadline: ordered by popularity.
+    ScoreDeadline,
+    /// The model failed: ordered by popularity.
+    ModelError,
+    /// The user's sequence could not be read: ranked without.
+    NoSequence,
+}
+
+impl Rung {
+    /// Its name in responses, impressions and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoModel => "no_model",
+            Self::ScoreDeadline => "score_deadline",
+            Self::ModelError => "model_error",
+            Self::NoSequence => "no_sequence",
+        }
+    }
+}
+
+/// Why a candidate is not in the response, other than the limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// It was sent more than once.
+    Duplicate,
+    /// The user did something negative with it.
+    Hidden,
+    /// It was shown a short while ago.
+    Shown,
+}
+
+impl Reason {
+    /// Its name in responses.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Duplicate => "duplicate",
+            Self::Hidden => "hidden",
+            Self::Shown => "shown",
+        }
+    }
+}
+
+/// Where a feed's candidate came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// Popularity.
+    Popular,
+    /// A topic that the user follows.
+    Followed,
+    /// Nearness of item embeddings to what the user liked last.
+    Nearest,
+    /// Chance.
+    Random,
+}
+
+impl Source {
+    /// Its name in responses.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Popular => "popular",
+            Self::Followed => "followed",
+            Self::Nearest => "nearest",
+            Self::Random => "random",
+        }
+    }
+}
+
+/// A candidate that is not in the response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dropped {
+    /// Which.
+    pub item: ItemId,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// One ranked item.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RankedItem {
+    /// Which.
+    pub item: ItemId,
+    /// The value model's score, or the popularity where no model scored; finite.
+    pub score: f32,
+    /// Probability a head, in the order of [`RankResponse::heads`]; empty where no model scored.
+    pub heads: Vec<f32>,
+    /// Place, from 0.
+    pub position: u16,
+    /// Where it came from, in a feed.
+    pub source: Option<Source>,
+}
+
+/// The model that ranked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelRef {
+    /// Version in the registry.
+    pub version: String,
+    /// Swaps since the server's start, this one included.
+    pub generation: u64,
+    /// Version of the item embeddings that it was trained with.
+    pub embedding_version: String,
+}
+
+/// How a score came about: each item's score is the sum over heads of weight x probability.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Explain {
+    /// Weight of each head, in the order of [`RankResponse::heads`].
+    pub weights: Vec<f32>,
+    /// Tokens of the user's sequence that the model saw.
+    pub tokens: usize,
+    /// Age of the newest known action, ms; `None` where there is none.
+    pub newest_action_age_ms: Option<i64>,
+}
+
+/// A ranking: a permutation of a subset of the candidates, with finite scores.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RankResponse {
+    /// The ranking's id: name it in the actions that follow.
+    pub request: RequestId,
+    /// For whom.
+    pub user: UserId,
+    /// What ranked; `None`: no model did, see `degraded`.
+    pub model: Option<ModelRef>,
+    /// Hash of the schema.
+    pub schema_hash: String,
+    /// All log records with an offset below this were known.
+    pub watermark: u64,
+    /// The server's clock, ms since 1970 UTC.
+    pub time_ms: i64,
+    /// The rungs of degradation in force; empty is best.
+    pub degraded: Vec<Rung>,
+    /// Names of the heads.
+    pub heads: Vec<String>,
+    /// The ranking.
+    pub items: Vec<RankedItem>,
+    /// Candidates that a rule dropped; those beyond the limit are not listed.
+    pub dropped: Vec<Dropped>,
+    /// Where it was asked for.
+    pub explain: Option<Explain>,
+    /// Microseconds a stage, and `total`.
+    pub timings_us: Vec<(&'static str, u64)>,
+}
