@@ -1,1 +1,33 @@
 //! The only place that knows HTTP and JSON.
+//!
+//! Two doors: the data port (`/v1/...`, see `http`) and the admin port (metrics, model reload); control never shares
+//! a port with data. The JSON forms stand beside their handlers, and `/openapi.json` describes them.
+//!
+//! Every error is `{"error":{"code","message"}}`: 400 no JSON, 404, 405, 413 too large, 415 not JSON, 422 not what
+//! was asked for, 503 with `Retry-After` when overloaded or not ready, 507 disk full.
+//!
+//! # Metrics (beside those of `lately-rank`)
+//! | name | kind | meaning |
+//! | --- | --- | --- |
+//! | `lately_http_requests_total{route,status}` | counter | answers; `route` is the pattern, never the path |
+//! | `lately_http_seconds{route}` | histogram | time to the answer |
+//! | `lately_events_total{type,result}` | counter | accepted or rejected events |
+//! | `lately_freshness_seconds` | histogram | from an action's arrival to the moment from which every ranking sees it |
+//! | `lately_log_records`, `lately_log_queued_events`, `lately_items`, `lately_disk_bytes` | gauge | the store |
+
+mod app;
+mod error;
+mod gate;
+mod http;
+mod json;
+mod limits;
+mod metrics_text;
+mod openapi;
+mod serve;
+
+pub use app::{App, Reload};
+pub use http::{admin_router, read_page, router};
+pub use limits::Limits;
+pub use metrics_text::{MetricsError, install_metrics};
+pub use openapi::openapi_json;
+pub use serve::{ServeError, check_bind, serve};

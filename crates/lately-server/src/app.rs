@@ -1,0 +1,72 @@
+//! What every handler shares.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use lately_features::Schema;
+use lately_rank::Ranker;
+use lately_store::Store;
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use crate::gate::Gate;
+use crate::limits::Limits;
+
+/// Loads the registry's champion into the ranker's slot; an error says why the last good model stays. Given by the
+/// composition root: the server knows neither registry nor files.
+pub type Reload = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// The served system.
+pub struct App {
+    pub(crate) store: Arc<Store>,
+    pub(crate) ranker: Arc<Ranker>,
+    pub(crate) schema: Arc<Schema>,
+    pub(crate) limits: Limits,
+    pub(crate) rankings: Gate,
+    pub(crate) writes: Gate,
+    pub(crate) metrics: Option<PrometheusHandle>,
+    pub(crate) reload: Option<Reload>,
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("App").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+impl App {
+    /// An app without metrics and reload.
+    pub fn new(store: Arc<Store>, ranker: Arc<Ranker>, schema: Arc<Schema>, limits: Limits) -> Self {
+        Self {
+            rankings: Gate::new(limits.rankings, limits.wait()),
+            writes: Gate::new(limits.writes, limits.wait()),
+            store,
+            ranker,
+            schema,
+            limits,
+            metrics: None,
+            reload: None,
+        }
+    }
+
+    /// Serves these metrics on the admin door; see [`crate::install_metrics`].
+    pub fn with_metrics(mut self, metrics: PrometheusHandle) -> Self {
+        self.metrics = Some(metrics);
+        self
+    }
+
+    /// Serves `POST /admin/v1/models/reload` on the admin door.
+    pub fn with_reload(mut self, reload: Reload) -> Self {
+        self.reload = Some(reload);
+        self
+    }
+
+    /// The ranker.
+    pub fn ranker(&self) -> &Arc<Ranker> {
+        &self.ranker
+    }
+}
+
+/// The server's clock, ms since 1970 UTC.
+pub(crate) fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
+}

@@ -1,0 +1,236 @@
+//! `POST /v1/events`: what users did and saw.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Json;
+use axum::extract::State;
+use lately_features::event::Event;
+use lately_features::{Action, EventId, Impression, ImpressionItem, ItemId, RequestId, User, UserId};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::values::{WireFeatures, features};
+use crate::app::{App, now_ms};
+use crate::error::{ApiError, ErrorBody, event_code};
+use crate::json::Body;
+
+/// A batch of events.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EventsRequest {
+    /// 1 to 1,000 events.
+    #[schema(value_type = Vec<WireEvent>)]
+    events: Vec<Value>,
+}
+
+/// One event.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub(crate) enum WireEvent {
+    /// A user did something with an item.
+    Action(WireAction),
+    /// A list was shown that Lately did not rank.
+    Impression(WireImpression),
+    /// A user was created or changed.
+    User(WireUser),
+}
+
+/// A user did something with an item.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WireAction {
+    /// The client's id; the same id again counts once.
+    #[schema(value_type = String)]
+    event_id: EventId,
+    /// Who.
+    #[schema(value_type = String)]
+    user: UserId,
+    /// With what.
+    #[schema(value_type = String)]
+    item: ItemId,
+    /// An action type of the schema.
+    action: String,
+    /// When, ms since 1970 UTC; default: now.
+    time_ms: Option<i64>,
+    /// The ranking that showed the item.
+    #[schema(value_type = Option<String>)]
+    request: Option<RequestId>,
+    /// A surface of the schema.
+    surface: Option<String>,
+}
+
+/// A list was shown that Lately did not rank; what it ranks it logs itself.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WireImpression {
+    /// Its id, to be named in the actions that follow.
+    #[schema(value_type = String)]
+    request: RequestId,
+    /// To whom.
+    #[schema(value_type = String)]
+    user: UserId,
+    /// A surface of the schema.
+    surface: Option<String>,
+    /// When, ms since 1970 UTC; default: now.
+    time_ms: Option<i64>,
+    /// What was shown, in order.
+    #[schema(value_type = Vec<String>)]
+    items: Vec<ItemId>,
+}
+
+/// A user was created or changed.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WireUser {
+    /// Who.
+    #[schema(value_type = String)]
+    user: UserId,
+    /// When, ms since 1970 UTC; default: now.
+    time_ms: Option<i64>,
+    /// All the features.
+    features: WireFeatures,
+}
+
+/// What became of a batch.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct BatchReply {
+    /// Taken and durable: after this answer they are in every ranking and survive any crash.
+    accepted: usize,
+    /// How many of those had been sent before, by their ids: they count once.
+    duplicates: usize,
+    /// A ranking with at least this watermark knows all that was accepted.
+    watermark: u64,
+    /// Not taken; the rest was.
+    rejected: Vec<Rejected>,
+}
+
+/// An entry of a batch that was not taken.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Rejected {
+    /// Its place in the batch, from 0.
+    index: usize,
+    /// Stable name of the reason.
+    code: &'static str,
+    /// What to do about it.
+    message: String,
+}
+
+/// Append actions, impressions and users.
+///
+/// Each event stands alone: the good ones are taken, the others come back in `rejected` with their index, code and
+/// message. 200 where at least one was taken, else 422 with the same body. After any other error nothing was
+/// acknowledged; to send the same batch again is safe.
+#[utoipa::path(post, path = "/v1/events", request_body = EventsRequest, responses(
+    (status = 200, body = BatchReply), (status = 400, body = ErrorBody), (status = 413, body = ErrorBody),
+    (status = 422, body = BatchReply, description = "none was taken; or an error body, where the batch is no batch"),
+    (status = 503, body = ErrorBody), (status = 507, body = ErrorBody)))]
+pub(crate) async fn post_events(
+    State(app): State<Arc<App>>,
+    Body(batch): Body<EventsRequest>,
+) -> Result<(axum::http::StatusCode, Json<BatchReply>), ApiError> {
+    take(app, batch.events, |value, now| {
+        let event: WireEvent = serde_json::from_value(value)?;
+        Ok(event.into_event(now))
+    })
+    .await
+}
+
+/// Validates each entry, appends the good ones, and reports.
+pub(super) async fn take<T: Send + 'static>(
+    app: Arc<App>,
+    batch: Vec<T>,
+    read: impl Fn(T, i64) -> Result<Event, serde_json::Error>,
+) -> Result<(axum::http::StatusCode, Json<BatchReply>), ApiError> {
+    let begin = Instant::now();
+    let limit = app.limits.batch_events;
+    if batch.is_empty() || batch.len() > limit {
+        let message = format!("a batch of {}: send 1 to {limit}", batch.len());
+        return Err(ApiError::unprocessable("batch_size", message));
+    }
+    let now = now_ms();
+    let (mut good, mut rejected) = (Vec::with_capacity(batch.len()), Vec::new());
+    for (index, entry) in batch.into_iter().enumerate() {
+        let refused = match read(entry, now) {
+            Err(e) => ("unknown", "bad_event", e.to_string()),
+            Ok(event) => match event.validate(&app.schema, now) {
+                Err(e) => (kind(&event), event_code(&e), e.to_string()),
+                Ok(()) => {
+                    good.push(event);
+                    continue;
+                }
+            },
+        };
+        let (kind, code, message) = refused;
+        metrics::counter!("lately_events_total", "type" => kind, "result" => "rejected").increment(1);
+        rejected.push(Rejected { index, code, message });
+    }
+    let kinds: Vec<_> = good.iter().map(kind).collect();
+    let mut reply = BatchReply { accepted: good.len(), duplicates: 0, watermark: 0, rejected };
+    if !good.is_empty() {
+        let store = app.store.clone();
+        reply.duplicates = app.writes.run(move || store.append(good)).await??.duplicates;
+    }
+    reply.watermark = app.store.next_offset();
+    for kind in &kinds {
+        metrics::counter!("lately_events_total", "type" => *kind, "result" => "accepted").increment(1);
+    }
+    if kinds.contains(&"action") {
+        metrics::histogram!("lately_freshness_seconds").record(begin.elapsed().as_secs_f64());
+    }
+    let status = if kinds.is_empty() { 422 } else { 200 };
+    let status = axum::http::StatusCode::from_u16(status).unwrap_or_default();
+    Ok((status, Json(reply)))
+}
+
+fn kind(event: &Event) -> &'static str {
+    match event {
+        Event::Action(_) => "action",
+        Event::Impression(_) => "impression",
+        Event::Item(_) => "item",
+        Event::User(_) => "user",
+        Event::Forget(_) => "forget",
+    }
+}
+
+impl WireEvent {
+    fn into_event(self, now: i64) -> Event {
+        match self {
+            Self::Action(e) => Event::Action(Action {
+                event_id: e.event_id,
+                user: e.user,
+                item: e.item,
+                action: e.action,
+                time_ms: e.time_ms.unwrap_or(now),
+                request: e.request,
+                surface: e.surface,
+            }),
+            Self::Impression(e) => Event::Impression(Impression {
+                request: e.request,
+                user: e.user,
+                surface: e.surface,
+                time_ms: e.time_ms.unwrap_or(now),
+                watermark: None, // from outside: what it knew is all that came before it
+                items: e
+                    .items
+                    .into_iter()
+                    .enumerate()
+                    .map(|(position, item)| shown(item, position))
+                    .collect(),
+                model: None,
+                degraded: Vec::new(),
+            }),
+            Self::User(e) => Event::User(User {
+                user: e.user,
+                time_ms: e.time_ms.unwrap_or(now),
+                features: features(e.features),
+            }),
+        }
+    }
+}
+
+fn shown(item: ItemId, position: usize) -> ImpressionItem {
+    // Validation refuses lists that are longer than positions go.
+    ImpressionItem { item, position: position.min(u16::MAX.into()) as u16, heads: Vec::new(), score: 0.0 }
+}

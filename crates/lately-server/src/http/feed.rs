@@ -1,0 +1,64 @@
+//! `GET /v1/feed`: find candidates and order them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use lately_features::{RequestId, UserId};
+use lately_rank::FeedRequest;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::rank::RankReply;
+use crate::app::App;
+use crate::error::{ApiError, ErrorBody};
+use crate::json::Params;
+
+/// What to show, and to whom.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct FeedParams {
+    /// To whom.
+    #[param(value_type = String)]
+    user: UserId,
+    /// Items at most; default 20, at most 2,000.
+    #[serde(default = "twenty")]
+    limit: usize,
+    /// A surface of the schema.
+    surface: Option<String>,
+    /// The ranking's id; made where none is given. The random candidates follow from it.
+    #[param(value_type = Option<String>)]
+    request: Option<RequestId>,
+    /// Time for the ranking, ms.
+    deadline_ms: Option<u64>,
+    /// Whether to explain the scores.
+    #[serde(default)]
+    explain: bool,
+}
+
+fn twenty() -> usize {
+    20
+}
+
+/// A feed: candidates by popularity, followed topics, nearest item embeddings and chance, without what the user hid
+/// or was shown a short while ago, ranked and spaced by topic.
+#[utoipa::path(get, path = "/v1/feed", params(FeedParams), responses(
+    (status = 200, body = RankReply), (status = 422, body = ErrorBody), (status = 503, body = ErrorBody)))]
+pub(crate) async fn get_feed(
+    State(app): State<Arc<App>>,
+    Params(params): Params<FeedParams>,
+) -> Result<Json<RankReply>, ApiError> {
+    let ask = FeedRequest {
+        user: params.user,
+        limit: params.limit,
+        surface: params.surface,
+        request: params.request,
+        deadline: params.deadline_ms.map(Duration::from_millis),
+        explain: params.explain,
+    };
+    let ranker = app.ranker.clone();
+    let response = app.rankings.run(move || ranker.feed(ask)).await??;
+    Ok(Json(response.into()))
+}

@@ -1,0 +1,189 @@
+//! `POST /v1/rank`: order these candidates. Next: `lately-rank/src/ranker.rs`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use lately_features::{ItemId, RequestId, UserId};
+use lately_rank::{RankRequest, RankResponse, Rules};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::app::App;
+use crate::error::{ApiError, ErrorBody};
+use crate::json::Body;
+
+/// What to rank, and for whom.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RankBody {
+    /// For whom.
+    #[schema(value_type = String)]
+    user: UserId,
+    /// 1 to 2,000 items.
+    #[schema(value_type = Vec<String>)]
+    candidates: Vec<ItemId>,
+    /// A surface of the schema.
+    surface: Option<String>,
+    /// Only the first so many; default: all.
+    limit: Option<usize>,
+    /// The ranking's id; made where none is given.
+    #[schema(value_type = Option<String>)]
+    request: Option<RequestId>,
+    /// Time for the ranking, ms; when it passes the order is by popularity and says so.
+    deadline_ms: Option<u64>,
+    /// Whether to explain the scores.
+    #[serde(default)]
+    explain: bool,
+    /// Drop candidates that the user hid (`hidden`) or was shown a short while ago (`shown`). Default: none.
+    #[serde(default)]
+    drop: Vec<DropRule>,
+    /// Whether to space items of one topic. Default false: by score alone.
+    #[serde(default)]
+    spacing: bool,
+}
+
+/// What to drop.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum DropRule {
+    /// Items with a negative action of the user.
+    Hidden,
+    /// Items shown to the user a short while ago.
+    Shown,
+}
+
+/// A ranking: a permutation of a subset of the candidates.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct RankReply {
+    /// The ranking's id: name it in the actions that follow.
+    request: String,
+    /// For whom.
+    user: String,
+    /// What ranked; null where no model did, see `degraded`.
+    model: Option<ModelReply>,
+    /// Hash of the schema.
+    schema_hash: String,
+    /// Version of the item embeddings that the model was trained with.
+    embedding_version: Option<String>,
+    /// Position in the log up to which everything was known.
+    watermark: u64,
+    /// The rungs of degradation in force: no_model, score_deadline, model_error, no_sequence. Empty is best.
+    degraded: Vec<&'static str>,
+    /// Best first.
+    items: Vec<ItemReply>,
+    /// Candidates that a rule dropped (duplicate, hidden, shown); those beyond the limit are not listed.
+    dropped: Vec<DroppedReply>,
+    /// Where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    explain: Option<ExplainReply>,
+    /// Microseconds a stage, and `total`.
+    timings_us: BTreeMap<&'static str, u64>,
+}
+
+/// The model that ranked.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ModelReply {
+    /// Version in the registry.
+    version: String,
+    /// Swaps since the server's start.
+    generation: u64,
+}
+
+/// One ranked item.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ItemReply {
+    /// Which.
+    item: String,
+    /// The value model's score.
+    score: f32,
+    /// Probability by head; empty where no model scored.
+    heads: BTreeMap<String, f32>,
+    /// Place, from 0.
+    position: u16,
+    /// Where a feed found it: popular, followed, nearest, random.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<&'static str>,
+}
+
+/// A candidate that is not in the response.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct DroppedReply {
+    /// Which.
+    item: String,
+    /// Why.
+    reason: &'static str,
+}
+
+/// How scores came about: each is the sum over heads of weight x probability.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ExplainReply {
+    /// Weight by head.
+    weights: BTreeMap<String, f32>,
+    /// Tokens of the user's sequence that the model saw.
+    tokens: usize,
+    /// Age of the newest known action, ms.
+    newest_action_age_ms: Option<i64>,
+}
+
+/// Rank candidates for a user.
+#[utoipa::path(post, path = "/v1/rank", request_body = RankBody, responses(
+    (status = 200, body = RankReply), (status = 400, body = ErrorBody), (status = 413, body = ErrorBody),
+    (status = 422, body = ErrorBody), (status = 503, body = ErrorBody)))]
+pub(crate) async fn post_rank(
+    State(app): State<Arc<App>>,
+    Body(body): Body<RankBody>,
+) -> Result<Json<RankReply>, ApiError> {
+    let rules = Rules {
+        hidden: body.drop.contains(&DropRule::Hidden),
+        shown: body.drop.contains(&DropRule::Shown),
+        spacing: body.spacing,
+    };
+    let ask = RankRequest {
+        user: body.user,
+        candidates: body.candidates,
+        surface: body.surface,
+        limit: body.limit,
+        request: body.request,
+        deadline: body.deadline_ms.map(Duration::from_millis),
+        explain: body.explain,
+        rules,
+    };
+    let ranker = app.ranker.clone();
+    let response = app.rankings.run(move || ranker.rank(ask)).await??;
+    Ok(Json(response.into()))
+}
+
+impl From<RankResponse> for RankReply {
+    fn from(r: RankResponse) -> Self {
+        let named = |values: &[f32]| r.heads.iter().cloned().zip(values.iter().copied()).collect();
+        let item = |i: lately_rank::RankedItem| ItemReply {
+            item: i.item.into(),
+            score: i.score,
+            heads: named(&i.heads),
+            position: i.position,
+            source: i.source.map(lately_rank::Source::name),
+        };
+        let dropped = |d: lately_rank::Dropped| DroppedReply { item: d.item.into(), reason: d.reason.name() };
+        let explain = |e: lately_rank::Explain| ExplainReply {
+            weights: named(&e.weights),
+            tokens: e.tokens,
+            newest_action_age_ms: e.newest_action_age_ms,
+        };
+        Self {
+            items: r.items.into_iter().map(item).collect(),
+            dropped: r.dropped.into_iter().map(dropped).collect(),
+            explain: r.explain.map(explain),
+            request: r.request.into(),
+            user: r.user.into(),
+            embedding_version: r.model.as_ref().map(|m| m.embedding_version.clone()),
+            model: r.model.map(|m| ModelReply { version: m.version, generation: m.generation }),
+            schema_hash: r.schema_hash,
+            watermark: r.watermark,
+            degraded: r.degraded.into_iter().map(lately_rank::Rung::name).collect(),
+            timings_us: r.timings_us.into_iter().collect(),
+        }
+    }
+}

@@ -1,0 +1,452 @@
+//! The doors over real HTTP, each on port 0.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, also in its helpers")]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use lately_features::Schema;
+use lately_model::{Manifest, Model, ModelConfig};
+use lately_rank::{LoadedModel, ModelSlot, RankConfig, Ranker};
+use lately_server::{App, Limits, ServeError, admin_router, install_metrics, openapi_json, router, serve};
+use lately_store::{Store, StoreLimits};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const SCHEMA: &str = r#"
+    item_embedding = "vector"
+    surfaces = ["home"]
+    topic_feature = "topic"
+    actions = [
+        { name = "click", polarity = "positive" },
+        { name = "save", polarity = "positive", priority = 1 },
+        { name = "hide", polarity = "negative", priority = 2 },
+    ]
+    heads = [{ name = "click", actions = ["click"] }, { name = "save", actions = ["save"] }]
+    sequence = { length = 8, stored = 16 }
+    user_features = [
+        { kind = "categorical", name = "country", buckets = 16 },
+        { kind = "numeric", name = "age" },
+    ]
+    item_features = [
+        { kind = "embedding", name = "vector", dim = 2 },
+        { kind = "categorical", name = "topic", buckets = 32 },
+    ]
+"#;
+
+/// A running server; dropping it stops and waits for it.
+struct House {
+    data: SocketAddr,
+    admin: SocketAddr,
+    slot: Arc<ModelSlot>,
+    store: Arc<Store>,
+    agent: ureq::Agent,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<Result<(), ServeError>>>,
+    _dir: TempDir,
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
+}
+
+fn model(schema: &Schema, seed: u64) -> LoadedModel {
+    let model = Model::new(ModelConfig { hidden: vec![16], ..ModelConfig::default() }, schema, seed).unwrap();
+    let manifest = Manifest::new(&model, schema, seed);
+    LoadedModel::new(model, manifest, format!("m{seed}"))
+}
+
+fn house(limits: Limits) -> House {
+    let dir = tempfile::tempdir().unwrap();
+    let schema = Arc::new(Schema::from_toml(SCHEMA).unwrap());
+    let store = Arc::new(Store::open(dir.path(), schema.clone(), StoreLimits::default()).unwrap());
+    let slot = Arc::new(ModelSlot::new(schema.clone()));
+    // Tests of doors do not measure speed.
+    let config = RankConfig { deadline_ms: 5_000, ..RankConfig::default() };
+    let ranker = Arc::new(Ranker::new(store.clone(), slot.clone(), schema.clone(), config).unwrap());
+    let (its, seed) = (slot.clone(), AtomicU64::new(0));
+    let reload = Arc::new(move || {
+        let seed = seed.fetch_add(1, Ordering::SeqCst) + 1;
+        let schema = Schema::from_toml(SCHEMA).unwrap();
+        if seed > 2 {
+            return Err("no champion".to_owned());
+        }
+        its.swap(model(&schema, seed)).map(drop).map_err(|e| e.to_string())
+    });
+    let app = App::new(store.clone(), ranker, schema, limits)
+        .with_metrics(install_metrics().unwrap())
+        .with_reload(reload);
+    let app = Arc::new(app);
+    let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
+    let (data_listener, admin_listener) = (bind(), bind());
+    let (data, admin) = (data_listener.local_addr().unwrap(), admin_listener.local_addr().unwrap());
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listen = |listener: TcpListener| {
+                listener.set_nonblocking(true).unwrap();
+                tokio::net::TcpListener::from_std(listener).unwrap()
+            };
+            let (data, admin) = (listen(data_listener), listen(admin_listener));
+            let until = async { drop(stopped.await) };
+            serve(app.clone(), router(app), data, Some(admin), until).await
+        })
+    });
+    let agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    House { data, admin, slot, store, agent, stop: Some(stop), thread: Some(thread), _dir: dir }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap().unwrap();
+        }
+    }
+}
+
+impl House {
+    fn send(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+        let request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.data))
+            .header("content-type", "application/json")
+            .body(body.to_owned())
+            .unwrap();
+        let mut response = self.agent.run(request).unwrap();
+        let retry = response.headers().contains_key("retry-after");
+        let status = response.status().as_u16();
+        assert_eq!(retry, status == 503, "Retry-After comes with 503: {status}");
+        let text = response.body_mut().read_to_string().unwrap();
+        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        self.send("POST", path, &body.to_string())
+    }
+
+    fn get(&self, path: &str) -> (u16, Value) {
+        self.send("GET", path, "")
+    }
+
+    fn ok(&self, method: &str, path: &str, body: &Value) -> Value {
+        let (status, reply) = self.send(method, path, &body.to_string());
+        assert_eq!(status, 200, "{method} {path}: {reply}");
+        reply
+    }
+
+    fn admin(&self, method: &str, path: &str) -> (u16, String) {
+        let uri = format!("http://{}{path}", self.admin);
+        let request = ureq::http::Request::builder().method(method).uri(uri).body(String::new()).unwrap();
+        let mut response = self.agent.run(request).unwrap();
+        (response.status().as_u16(), response.body_mut().read_to_string().unwrap())
+    }
+
+    fn stock(&self, items: usize) {
+        let item = |i: usize| {
+            let angle = i as f32 * 0.3;
+            let features = json!({"vector": [angle.cos(), angle.sin()], "topic": format!("t{}", i % 3)});
+            json!({"item": format!("i{i}"), "features": features})
+        };
+        let reply = self.ok("PUT", "/v1/items", &json!({"items": (0..items).map(item).collect::<Vec<_>>()}));
+        assert_eq!(reply["accepted"], items);
+    }
+
+    fn load(&self, seed: u64) {
+        self.slot.swap(model(&Schema::from_toml(SCHEMA).unwrap(), seed)).unwrap();
+    }
+}
+
+fn error((status, body): (u16, Value)) -> (u16, String) {
+    let code = body["error"]["code"].as_str().unwrap_or_else(|| panic!("no error: {body}"));
+    assert!(!body["error"]["message"].as_str().unwrap().is_empty());
+    (status, code.to_owned())
+}
+
+fn save(id: &str, user: &str, item: &str) -> Value {
+    json!({"type": "action", "event_id": id, "user": user, "item": item, "action": "save"})
+}
+
+#[test]
+fn a_save_enters_the_next_ranking_and_the_users_page_until_the_user_is_forgotten() {
+    let house = house(Limits::default());
+    house.stock(12);
+    house.load(1);
+    let ask = json!({"user": "u", "candidates": ["i1", "i2", "i3", "x"], "explain": true, "surface": "home"});
+    let before = house.ok("POST", "/v1/rank", &ask);
+    assert_eq!(before["explain"]["tokens"], 0);
+    let user = json!({"type": "user", "user": "u", "features": {"country": "x", "age": 30}});
+    let reply = house.ok(
+        "POST",
+        "/v1/events",
+        &json!({"events": [save("e1", "u", "i1"), user, save("e1", "u", "i1")]}),
+    );
+    assert_eq!((&reply["accepted"], &reply["duplicates"]), (&json!(3), &json!(1)));
+    let after = house.ok("POST", "/v1/rank", &ask);
+    assert_eq!(after["explain"]["tokens"], 1);
+    assert!(after["watermark"].as_u64() >= reply["watermark"].as_u64());
+    assert_ne!(before["items"], after["items"]);
+    assert_eq!(after["model"], json!({"version": "m1", "generation": 1}));
+    assert_eq!((&after["degraded"], after["items"].as_array().unwrap().len()), (&json!([]), 4));
+    assert!(after["items"][0]["heads"]["save"].is_number() && after["timings_us"]["score"].is_number());
+    assert_eq!(after["schema_hash"], Schema::from_toml(SCHEMA).unwrap().hash());
+
+    let known = house.ok("GET", "/v1/users/u", &json!(null));
+    assert_eq!(known["sequence"][0]["item"], "i1");
+    assert_eq!(
+        (&known["sequence"][0]["action"], &known["features"]["numeric"]["age"]),
+        (&json!("save"), &json!(30.0))
+    );
+    let gone = house.ok("DELETE", "/v1/users/u", &json!(null));
+    assert!(gone["removed_records"].as_u64() >= Some(3), "{gone}");
+    assert_eq!(error(house.get("/v1/users/u")), (404, "unknown_user".into()));
+    assert_eq!(house.ok("POST", "/v1/rank", &ask)["explain"]["tokens"], 0);
+}
+
+#[test]
+fn a_feed_finds_items_by_itself() {
+    let house = house(Limits::default());
+    house.stock(30);
+    house.load(1);
+    let begin = Instant::now();
+    loop {
+        let page = house.ok("GET", "/v1/feed?user=u&limit=5&surface=home", &json!(null));
+        if page["items"].as_array().unwrap().len() == 5 {
+            assert!(page["items"][0]["source"].is_string());
+            break;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(10), "new items are found within seconds: {page}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(error(house.get("/v1/feed?limit=5")), (422, "bad_query".into()));
+    assert_eq!(error(house.get("/v1/feed?user=u&limit=2001")), (422, "too_many_candidates".into()));
+    assert_eq!(error(house.get("/v1/feed?user=u&colour=5")), (422, "bad_query".into()));
+}
+
+#[test]
+fn good_events_of_a_batch_are_taken_and_bad_ones_named() {
+    let house = house(Limits::default());
+    let bad = |key: &str, value: Value| {
+        let mut event = save("e2", "u", "i1");
+        event[key] = value;
+        event
+    };
+    let impression = json!({"type": "impression", "request": "r", "user": "u", "items": ["a", "a"]});
+    let batch = json!({"events": [
+        save("e1", "u", "i1"),
+        bad("action", json!("saved")),
+        bad("time_ms", json!(now_ms() + 600_000)),
+        bad("time_ms", json!(5)),
+        bad("colour", json!(5)),
+        bad("user", json!("")),
+        bad("user", json!("x".repeat(129))),
+        bad("type", json!("forget")),
+        impression,
+        {"type": "user", "user": "u", "features": {"shoe": 3}},
+    ]});
+    let (status, reply) = house.post("/v1/events", &batch);
+    assert_eq!((status, &reply["accepted"]), (200, &json!(1)));
+    let rejected = reply["rejected"].as_array().unwrap();
+    let codes: Vec<_> =
+        rejected.iter().map(|r| (r["index"].as_u64().unwrap(), r["code"].as_str().unwrap())).collect();
+    let want = [
+        (1, "unknown_action"),
+        (2, "time_in_future"),
+        (3, "time_too_old"),
+        (4, "bad_event"),
+        (5, "bad_event"),
+        (6, "bad_event"),
+        (7, "bad_event"),
+        (8, "repeated_item"),
+        (9, "unknown_feature"),
+    ];
+    assert_eq!(codes, want);
+    assert!(rejected[4]["message"].as_str().unwrap().contains("an id is empty"));
+    assert_eq!(house.store.next_offset(), 1);
+    let (status, reply) = house.post("/v1/events", &json!({"events": [bad("action", json!("x"))]}));
+    assert_eq!((status, &reply["accepted"]), (422, &json!(0)));
+    let (status, reply) =
+        house.send("PUT", "/v1/items", r#"{"items":[{"item":"a","features":{"vector":[1]}}]}"#);
+    assert_eq!((status, &reply["rejected"][0]["code"]), (422, &json!("wrong_length")));
+}
+
+#[test]
+fn every_limit_of_the_data_door_is_an_error_with_its_code() {
+    let house = house(Limits::default());
+    let rank = |body: &str| error(house.send("POST", "/v1/rank", body));
+    let ids =
+        |n: usize| json!({"user": "u", "candidates": (0..n).map(|i| i.to_string()).collect::<Vec<_>>()});
+    assert_eq!(house.post("/v1/rank", &ids(2_000)).0, 200);
+    assert_eq!(rank(&ids(2_001).to_string()), (422, "too_many_candidates".into()));
+    assert_eq!(rank(&ids(0).to_string()), (422, "no_candidates".into()));
+    assert_eq!(rank("{"), (400, "bad_json".into()));
+    assert_eq!(rank(&"[".repeat(10_000)), (400, "too_deep".into()));
+    assert_eq!(rank(r#"{"user":"u","candidates":["a"],"colour":1}"#), (422, "bad_request".into()));
+    assert_eq!(rank(r#"{"user":"u","candidates":["a"],"surface":"x"}"#), (422, "unknown_surface".into()));
+    assert_eq!(rank(r#"{"user":"u","candidates":["a"],"deadline_ms":0}"#), (422, "bad_deadline".into()));
+    let large = format!("{{\"user\":\"{}\"}}", "x".repeat(1 << 20));
+    assert_eq!(rank(&large), (413, "body_too_large".into()));
+    assert_eq!(
+        error(house.send("POST", "/v1/events", &large)),
+        (422, "bad_request".into()),
+        "batches may be larger"
+    );
+    let large = "x".repeat((4 << 20) + 1);
+    assert_eq!(error(house.send("POST", "/v1/events", &large)), (413, "body_too_large".into()));
+    let many = json!({"events": vec![save("e", "u", "i"); 1_001]});
+    assert_eq!(error(house.post("/v1/events", &many)), (422, "batch_size".into()));
+    assert_eq!(error(house.post("/v1/events", &json!({"events": []}))), (422, "batch_size".into()));
+    assert_eq!(error(house.get("/v1/rank")), (405, "method_not_allowed".into()));
+    assert_eq!(error(house.get("/v1/nothing")), (404, "no_such_path".into()));
+    assert_eq!(error(house.get(&format!("/v1/users/{}", "x".repeat(129)))), (422, "bad_id".into()));
+    assert_eq!(error(house.get("/metrics")), (404, "no_such_path".into()), "control is on the other door");
+    assert_eq!(error(house.post("/admin/v1/models/reload", &json!(null))), (404, "no_such_path".into()));
+    let plain =
+        house.agent.post(format!("http://{}/v1/rank", house.data)).header("content-type", "text/plain");
+    assert_eq!(plain.send("{}").unwrap().status().as_u16(), 415);
+    let packed = house.agent.post(format!("http://{}/v1/rank", house.data));
+    let packed = packed.header("content-type", "application/json").header("content-encoding", "gzip");
+    assert_eq!(packed.send("{}").unwrap().status().as_u16(), 415);
+}
+
+#[test]
+fn without_a_model_it_ranks_but_is_not_ready_and_a_reload_makes_it_so() {
+    let house = house(Limits::default());
+    assert_eq!(house.get("/healthz").0, 200);
+    assert_eq!(error(house.get("/readyz")), (503, "no_model".into()));
+    assert_eq!(house.get("/v1/models").1["current"], Value::Null);
+    let ask = json!({"user": "u", "candidates": ["a", "b"], "limit": 1});
+    let (status, ranked) = house.post("/v1/rank", &ask);
+    assert_eq!((status, &ranked["degraded"], &ranked["model"]), (200, &json!(["no_model"]), &Value::Null));
+
+    assert_eq!(house.admin("POST", "/admin/v1/models/reload").0, 200);
+    assert_eq!(house.get("/readyz").0, 200);
+    assert_eq!(house.admin("POST", "/admin/v1/models/reload").0, 200);
+    let (status, message) = house.admin("POST", "/admin/v1/models/reload");
+    assert_eq!(status, 409, "{message}");
+    let models = house.get("/v1/models").1;
+    assert_eq!(models["current"]["version"], "m2", "the last good one stays");
+    assert_eq!(models["current"]["heads"], json!(["click", "save"]));
+    assert_eq!(house.post("/v1/rank", &ask).1["model"], json!({"version": "m2", "generation": 2}));
+}
+
+#[test]
+fn metrics_are_prometheus_text_without_ids() {
+    let house = house(Limits::default());
+    house.load(1);
+    let user = "somebody-in-particular";
+    house.ok("POST", "/v1/events", &json!({"events": [save("e1", user, "thing-in-particular")]}));
+    house.ok("POST", "/v1/rank", &json!({"user": user, "candidates": ["thing-in-particular"]}));
+    house.get(&format!("/v1/users/{user}"));
+    let (status, text) = house.admin("GET", "/metrics");
+    assert_eq!(status, 200);
+    for name in [
+        "lately_events_total{type=\"action\",result=\"accepted\"}",
+        "lately_rank_stage_seconds_bucket{stage=\"score\",le=\"0.001\"}",
+        "lately_http_requests_total{route=\"/v1/users/{id}\",status=\"200\"}",
+        "lately_freshness_seconds_count",
+        "lately_rank_sequence_age_seconds_sum",
+        "lately_log_records",
+    ] {
+        assert!(text.contains(name), "{name} is not in\n{text}");
+    }
+    assert!(!text.contains("in-particular"), "{text}");
+}
+
+#[test]
+fn openapi_describes_every_path_of_the_data_door() {
+    let house = house(Limits::default());
+    let description = house.get("/openapi.json").1;
+    assert_eq!(description, serde_json::from_str::<Value>(&openapi_json().unwrap()).unwrap());
+    let paths: Vec<_> = description["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+    let want = [
+        "/healthz",
+        "/readyz",
+        "/v1/events",
+        "/v1/feed",
+        "/v1/items",
+        "/v1/models",
+        "/v1/rank",
+        "/v1/users/{id}",
+    ];
+    assert_eq!(paths, want);
+    let schemas = description["components"]["schemas"].as_object().unwrap();
+    for name in ["WireEvent", "WireItem", "RankReply", "BatchReply"] {
+        assert!(schemas.contains_key(name), "{name}: {:?}", schemas.keys());
+    }
+    assert!(house.get("/docs").1.as_str().unwrap().contains("openapi.json"));
+}
+
+#[test]
+fn a_connection_that_sends_no_headers_is_closed() {
+    let house = house(Limits { header_read_ms: 200, ..Limits::default() });
+    for start in ["", "GET /healthz HTTP/1.1\r\nhost: x\r\n"] {
+        let mut slow = TcpStream::connect(house.data).unwrap();
+        slow.write_all(start.as_bytes()).unwrap();
+        slow.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let begin = Instant::now();
+        let mut answer = Vec::new();
+        slow.read_to_end(&mut answer).unwrap();
+        assert!(begin.elapsed() < Duration::from_secs(5), "closed by the limit, not by us");
+    }
+}
+
+#[test]
+fn a_body_that_does_not_come_ends_with_the_requests_time() {
+    let house = house(Limits { request_ms: 200, ..Limits::default() });
+    let mut slow = TcpStream::connect(house.data).unwrap();
+    let head =
+        "POST /v1/rank HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
+    slow.write_all(head.as_bytes()).unwrap();
+    slow.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut answer = [0; 64];
+    let read = slow.read(&mut answer).unwrap();
+    assert!(String::from_utf8_lossy(&answer[..read]).starts_with("HTTP/1.1 503"), "{:?}", &answer[..read]);
+}
+
+#[test]
+fn stopping_answers_what_was_asked_and_logs_what_was_served() {
+    let mut house = house(Limits::default());
+    house.load(1);
+    let ids: Vec<_> = (0..500).map(|i| i.to_string()).collect();
+    let ask = json!({"user": "u", "candidates": ids}).to_string();
+    // Eight requests on the way, then the order to stop, then the answers.
+    let asked: Vec<_> = (0..8)
+        .map(|_| {
+            let mut stream = TcpStream::connect(house.data).unwrap();
+            let head = format!("content-type: application/json\r\ncontent-length: {}\r\n\r\n", ask.len());
+            stream.write_all(format!("POST /v1/rank HTTP/1.1\r\nhost: x\r\n{head}{ask}").as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(100));
+    drop(house.stop.take());
+    for mut stream in asked {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    house.thread.take().unwrap().join().unwrap().unwrap();
+    assert_eq!(house.store.next_offset(), 8, "one impression a ranking");
+    assert!(TcpStream::connect(house.data).is_err(), "the door is closed");
+}
+
+#[test]
+fn an_address_that_others_can_reach_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let schema = Arc::new(Schema::from_toml(SCHEMA).unwrap());
+    let store = Arc::new(Store::open(dir.path(), schema.clone(), StoreLimits::default()).unwrap());
+    let slot = Arc::new(ModelSlot::new(schema.clone()));
+    let ranker = Ranker::new(store.clone(), slot, schema.clone(), RankConfig::default()).unwrap();
+    let app = Arc::new(App::new(store, Arc::new(ranker), schema, Limits::default()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let result = runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
+        serve(app.clone(), admin_router(app), listener, None, std::future::pending()).await
+    });
+    assert!(matches!(result, Err(ServeError::Public(_))), "{result:?}");
+}
