@@ -1,0 +1,51 @@
+//! One file a subcommand.
+
+mod demo;
+mod eval;
+mod import;
+mod model;
+mod serve;
+mod train;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Ranks a feed by what each person did a moment ago.
+#[derive(Debug, Parser)]
+#[command(name = "lately", version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the whole loop on a synthetic world, in one process.
+    Demo(demo::Args),
+    /// Bring logged data into a data directory.
+    #[command(subcommand)]
+    Import(import::Command),
+    /// Train a model from a data directory's log and publish it.
+    Train(train::Args),
+    /// Evaluate a model on a range of days.
+    Eval(eval::Args),
+    /// Serve rankings over HTTP.
+    Serve(serve::Args),
+    /// Look at models: parity with the reference, the registry, aliases.
+    #[command(subcommand)]
+    Model(model::Command),
+}
+
+impl Cli {
+    /// Runs the chosen subcommand.
+    pub fn run(self) -> Result<()> {
+        match self.command {
+            Command::Demo(args) => demo::run(&args),
+            Command::Import(command) => import::run(&command),
+            Command::Train(args) => train::run(&args),
+            Command::Eval(args) => eval::run(&args),
+            Command::Serve(args) => serve::run(&args),
+            Command::Model(command) => model::run(&command),
+        }
+    }
+}

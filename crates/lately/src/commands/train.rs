@@ -1,0 +1,166 @@
+//! `lately train`: the log of a data directory becomes a published model.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::Args as ClapArgs;
+use lately_features::Schema;
+use lately_model::{Encoder, ModelConfig};
+use lately_train::publish::CHAMPION;
+use lately_train::{Dataset, DateRange, JoinOptions, Slice, TrainConfig, Zone};
+
+use crate::config::Config;
+use crate::data_dir::DataDir;
+use crate::learn::{Plan, Trained, champion, encoder_name, learn};
+use crate::log_source;
+
+/// Which rows of a data directory.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct Days {
+    /// Data directory.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// First calendar day, such as 2022-04-25; default: all before `--to`.
+    #[arg(long, value_name = "DAY")]
+    pub from: Option<String>,
+    /// Last calendar day, included; default: all after `--from`.
+    #[arg(long, value_name = "DAY")]
+    pub to: Option<String>,
+    /// Time zone of the days; default: the one in lately.toml.
+    #[arg(long, value_name = "ZONE")]
+    pub tz: Option<String>,
+}
+
+impl Days {
+    pub(crate) fn zone(&self, config: &Config) -> Result<Zone> {
+        Ok(Zone::named(self.tz.as_deref().unwrap_or(&config.data.time_zone))?)
+    }
+
+    pub(crate) fn range(&self, zone: &Zone) -> Result<DateRange> {
+        Ok(DateRange::days(self.from.as_deref(), self.to.as_deref(), zone)?)
+    }
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    days: Days,
+    /// Encoder of the user sequence: none, mean or transact; default: the one in lately.toml.
+    #[arg(long, value_parser = parse_encoder)]
+    encoder: Option<Encoder>,
+    /// Passes over the rows; default: lately.toml's.
+    #[arg(long)]
+    epochs: Option<u32>,
+    /// Seed of weights, order and masks; default: lately.toml's.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Alias that then names the model; `-` for none. A server that follows it swaps the model in.
+    #[arg(long, default_value = CHAMPION)]
+    alias: String,
+    /// Write what was done as JSON.
+    #[arg(long, value_name = "PATH")]
+    json: Option<PathBuf>,
+}
+
+fn parse_encoder(text: &str) -> Result<Encoder, String> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned()))
+        .map_err(|_| format!("`{text}` is no encoder: use none, mean or transact"))
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let dir = DataDir::open(&args.days.data)?;
+    let range = args.days.range(&args.days.zone(&dir.config)?)?;
+    let dataset = rows(&dir, range)?;
+    let mut model = dir.config.model.clone();
+    let mut train = dir.config.train.clone();
+    model.encoder = args.encoder.unwrap_or(model.encoder);
+    train.epochs = args.epochs.unwrap_or(train.epochs);
+    train.seed = args.seed.unwrap_or(train.seed);
+    let alias = Some(args.alias.as_str()).filter(|alias| *alias != "-");
+    let (version, trained) = train_and_publish(&dir, &dataset.all(), model, train, alias)?;
+    if let Some(path) = &args.json {
+        let json = serde_json::json!({
+            "version": version,
+            "join": dataset.stats,
+            "train": trained.report,
+            "manifest": trained.manifest,
+        });
+        write_json(path, &json)?;
+    }
+    Ok(())
+}
+
+/// Joins the directory's log into the rows of a range of time.
+pub(crate) fn rows(dir: &DataDir, range: DateRange) -> Result<Dataset> {
+    let start = Instant::now();
+    let dataset = log_source::dataset(dir, JoinOptions { range, ..JoinOptions::default() })?;
+    describe(&dataset, &dir.schema, start);
+    Ok(dataset)
+}
+
+fn describe(dataset: &Dataset, schema: &Schema, start: Instant) {
+    let stats = &dataset.stats;
+    let positives: Vec<String> = schema
+        .heads
+        .iter()
+        .zip(&stats.positives)
+        .map(|(head, n)| format!("{} {:.2} %", head.name, 100.0 * *n as f64 / stats.rows.max(1) as f64))
+        .collect();
+    println!(
+        "joined {} log records into {} rows of {} requests, {:.1} tokens a request ({}) in {:.1} s",
+        stats.events,
+        stats.rows,
+        stats.requests,
+        stats.tokens as f64 / stats.requests.max(1) as f64,
+        positives.join(", "),
+        start.elapsed().as_secs_f64(),
+    );
+    let lost = stats.late_actions + stats.unjoined_actions;
+    if lost > 0 || stats.degraded > 0 {
+        println!(
+            "  left out: {} actions outside of their window, {} without an impression, {} degraded impressions",
+            stats.late_actions, stats.unjoined_actions, stats.degraded,
+        );
+    }
+}
+
+/// Trains on the rows, resuming a killed run of the same rows and settings, and publishes the model.
+pub(crate) fn train_and_publish(
+    dir: &DataDir,
+    slice: &Slice<'_>,
+    model: ModelConfig,
+    train: TrainConfig,
+    alias: Option<&str>,
+) -> Result<(String, Trained)> {
+    let registry = dir.registry()?;
+    let state = dir.path.join("training").join(format!("{}.state", encoder_name(&model)));
+    let parent = champion(&registry)?;
+    let plan = Plan { model, train, parent, state: Some(&state) };
+    let trained = learn(slice, &plan, true)?;
+    let version = trained.publish(&registry, alias, Some(&state))?.to_string();
+    let report = &trained.report;
+    println!(
+        "trained {} on {} requests: {} steps, {} rows in {:.1} s ({:.0} rows/s){}",
+        encoder_name(&plan.model),
+        report.requests,
+        report.steps,
+        report.rows,
+        report.seconds,
+        report.rows as f64 * (report.steps - report.resumed_at) as f64
+            / report.steps.max(1) as f64
+            / report.seconds,
+        if report.resumed_at > 0 {
+            format!(", resumed at step {}", report.resumed_at)
+        } else {
+            String::new()
+        },
+    );
+    println!("published {version}{}", alias.map(|a| format!(" as {a}")).unwrap_or_default());
+    Ok((version, trained))
+}
+
+pub(crate) fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
+    std::fs::write(path, serde_json::to_vec_pretty(value)?)
+        .with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,126 @@
+//! `lately.toml`: the only place where configuration is read. Unknown keys are refused, every section but `[schema]`
+//! has defaults; `config/lately.toml` in the repository lists them all with comments.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use lately_features::{Schema, SchemaError};
+use lately_model::ModelConfig;
+use lately_rank::RankConfig;
+use lately_store::StoreLimits;
+use lately_train::TrainConfig;
+use serde::Deserialize;
+
+/// Everything a project configures.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The project's own actions, heads, surfaces and features.
+    pub schema: Schema,
+    /// About the data as a whole.
+    #[serde(default)]
+    pub data: DataConfig,
+    /// Shape of the ranking model.
+    #[serde(default)]
+    pub model: ModelConfig,
+    /// How it is trained.
+    #[serde(default)]
+    pub train: TrainConfig,
+    /// The request path, with the value model.
+    #[serde(default)]
+    pub rank: RankConfig,
+    /// Limits of the embedded store.
+    #[serde(default)]
+    pub store: StoreLimits,
+    /// Where to listen.
+    #[serde(default)]
+    pub serve: ServeConfig,
+}
+
+/// About the data as a whole.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataConfig {
+    /// Name of the time zone whose calendar days `--from` and `--to` mean.
+    pub time_zone: String,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self { time_zone: "UTC".to_owned() }
+    }
+}
+
+/// Where to listen, and how often to retrain.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServeConfig {
+    /// Data port: events, rank, feed, items, users.
+    pub bind: String,
+    /// Admin port: metrics, model reload.
+    pub admin_bind: String,
+    /// Seconds between looks at the registry for a new champion.
+    pub registry_poll_seconds: u64,
+    /// Seconds between retrainings inside the server; 0: never.
+    pub retrain_seconds: u64,
+    /// Days of the log that a retraining reads.
+    pub retrain_window_days: u32,
+}
+
+impl Default for ServeConfig {
+    fn default() -> Self {
+        Self {
+            bind: "127.0.0.1:7000".to_owned(),
+            admin_bind: "127.0.0.1:7001".to_owned(),
+            registry_poll_seconds: 2,
+            retrain_seconds: 0,
+            retrain_window_days: 14,
+        }
+    }
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{path}: {source}; `lately import` writes one, or copy config/lately.toml")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It is not the expected TOML.
+    #[error("{path}: {message}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Key and line.
+        message: String,
+    },
+    /// A value is out of range or names nothing.
+    #[error("{path}: {source}")]
+    Schema {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: SchemaError,
+    },
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, path)
+    }
+
+    /// Parses and checks a text; `path` is named in errors.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text)
+            .map_err(|e| ConfigError::Parse { path: path.to_owned(), message: e.to_string() })?;
+        config.schema.validate().map_err(|source| ConfigError::Schema { path: path.to_owned(), source })?;
+        Ok(config)
+    }
+}

@@ -1,0 +1,62 @@
+//! A data directory: `lately.toml`, `store/` (the log and what is projected from it) and `registry/` (models).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use lately_features::Schema;
+use lately_store::{Registry, Store, StoreError};
+
+use crate::config::Config;
+
+/// Where a project's log, sequences and models live.
+#[derive(Debug, Clone)]
+pub struct DataDir {
+    /// The directory.
+    pub path: PathBuf,
+    /// What its `lately.toml` says.
+    pub config: Config,
+    /// The schema in it.
+    pub schema: Arc<Schema>,
+}
+
+impl DataDir {
+    /// Opens an existing directory.
+    pub fn open(path: &Path) -> Result<Self> {
+        let config = Config::read(&path.join("lately.toml"))?;
+        Ok(Self { path: path.to_owned(), schema: Arc::new(config.schema.clone()), config })
+    }
+
+    /// Makes a directory with the given `lately.toml`; one that is there already must hold the same schema.
+    pub fn create(path: &Path, toml: &str) -> Result<Self> {
+        let file = path.join("lately.toml");
+        let config = Config::parse(toml, &file)?;
+        if file.exists() {
+            let there = Self::open(path)?;
+            if there.schema.hash() != config.schema.hash() {
+                bail!("{} holds another schema: choose an empty directory", file.display());
+            }
+            return Ok(there);
+        }
+        fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
+        fs::write(&file, toml).with_context(|| format!("cannot write {}", file.display()))?;
+        Ok(Self { path: path.to_owned(), schema: Arc::new(config.schema.clone()), config })
+    }
+
+    /// Opens the log and what is projected from it; one process at a time can.
+    pub fn store(&self) -> Result<Store> {
+        self.open_store().with_context(|| format!("cannot open the store of {}", self.path.display()))
+    }
+
+    /// As [`DataDir::store`], with the store's own error.
+    pub(crate) fn open_store(&self) -> Result<Store, StoreError> {
+        Store::open(&self.path.join("store"), Arc::clone(&self.schema), self.config.store.clone())
+    }
+
+    /// Opens the models; any number of processes can.
+    pub fn registry(&self) -> Result<Registry> {
+        Registry::open(&self.path.join("registry"))
+            .with_context(|| format!("cannot open the registry of {}", self.path.display()))
+    }
+}

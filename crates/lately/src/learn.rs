@@ -1,0 +1,128 @@
+//! From rows to a published version: what `lately train`, `lately eval --against`, the server's retraining and the
+//! demo share.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use lately_model::{Manifest, Model, ModelConfig};
+use lately_store::{Registry, Version};
+use lately_train::publish::{CHAMPION, publish};
+use lately_train::state::StateError;
+use lately_train::trainer::{Control, Outcome, Progress, TrainError, TrainReport, train};
+use lately_train::{Slice, TrainConfig};
+
+/// What is to be trained.
+#[derive(Debug, Clone)]
+pub struct Plan<'a> {
+    /// Shape of the model.
+    pub model: ModelConfig,
+    /// Settings.
+    pub train: TrainConfig,
+    /// Version that is replaced.
+    pub parent: Option<Version>,
+    /// File in which a killed run is kept; `None`: a killed run starts anew.
+    pub state: Option<&'a Path>,
+}
+
+/// A trained model.
+#[derive(Debug)]
+pub struct Trained {
+    /// The model.
+    pub model: Box<Model>,
+    /// All that serving needs to know of it.
+    pub manifest: Manifest,
+    /// How training went.
+    pub report: TrainReport,
+}
+
+/// Trains on a slice, with a progress bar on the terminal if `bar`. A state file of another run is set aside.
+pub fn learn(slice: &Slice<'_>, plan: &Plan<'_>, bar: bool) -> Result<Trained> {
+    if let Some(dir) = plan.state.and_then(Path::parent) {
+        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    }
+    let bar = if bar { progress_bar(&plan.model) } else { ProgressBar::hidden() };
+    let mut show = |p: &Progress| {
+        draw(&bar, p);
+        Control::Continue
+    };
+    let mut run = || train(slice, &plan.model, &plan.train, plan.state, &mut show);
+    let outcome = match (run(), plan.state) {
+        (
+            Err(TrainError::State(error @ (StateError::OtherRun(_) | StateError::Damaged { .. }))),
+            Some(path),
+        ) => {
+            tracing::warn!(%error, "the state of an unfinished run does not fit: beginning anew");
+            fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
+            run()?
+        }
+        (outcome, _) => outcome?,
+    };
+    bar.finish_and_clear();
+    let Outcome::Finished { model, report } = outcome else { bail!("training was stopped") };
+    let schema = &slice.dataset.schema;
+    let mut manifest = Manifest::new(&model, schema, plan.train.seed);
+    let times = slice.iter().map(|r| r.time_ms);
+    manifest.data_range_ms = times.clone().min().zip(times.max());
+    manifest.parent = plan.parent.as_ref().map(Version::to_string);
+    let metrics = [
+        ("rows", slice.rows() as f64),
+        ("requests", report.requests as f64),
+        ("steps", report.steps as f64),
+        ("last_loss", tail_mean(&report.loss)),
+    ];
+    manifest.metrics.extend(metrics.map(|(name, value)| (name.to_owned(), value)));
+    Ok(Trained { model, manifest, report })
+}
+
+impl Trained {
+    /// Publishes the model and lets `alias` name it; then the state file of the run is no longer needed.
+    pub fn publish(&self, registry: &Registry, alias: Option<&str>, state: Option<&Path>) -> Result<Version> {
+        let version = publish(registry, &self.model, &self.manifest, alias)?;
+        if let Some(path) = state.filter(|path| path.exists()) {
+            fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+        Ok(version)
+    }
+}
+
+/// Mean of the last tenth of the losses.
+fn tail_mean(loss: &[f64]) -> f64 {
+    let tail = &loss[loss.len() - (loss.len() / 10).max(1).min(loss.len())..];
+    tail.iter().sum::<f64>() / tail.len().max(1) as f64
+}
+
+/// The version that the champion alias names.
+pub fn champion(registry: &Registry) -> Result<Option<Version>> {
+    Ok(registry.alias(CHAMPION)?)
+}
+
+fn progress_bar(model: &ModelConfig) -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    let template = "{prefix} {bar:32} {percent:>3} % {msg}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.set_prefix(format!("train {}", encoder_name(model)));
+    bar
+}
+
+fn draw(bar: &ProgressBar, p: &Progress) {
+    bar.set_length(p.steps);
+    bar.set_position(p.step);
+    let left = Duration::from_secs(p.left.as_secs());
+    bar.set_message(format!(
+        "epoch {} loss {:.4} {:.0} rows/s, {} left",
+        p.epoch + 1,
+        p.smooth_loss,
+        p.rows_per_second,
+        indicatif::HumanDuration(left),
+    ));
+}
+
+/// The encoder's name in configuration files.
+pub fn encoder_name(model: &ModelConfig) -> String {
+    serde_json::to_value(model.encoder).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+}

@@ -1,0 +1,78 @@
+//! Where training and evaluation read the log: from the data directory, or, while a server has it open, from that
+//! server's admin port.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use lately_server::read_page;
+use lately_store::StoreError;
+use lately_train::join::Joiner;
+use lately_train::{Dataset, JoinOptions, join_store};
+
+use crate::data_dir::DataDir;
+
+/// Name of the file in which a server leaves its admin address.
+const ADMIN: &str = "admin.address";
+/// Longest time for one page of the log.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Most bytes of one page: 4,096 records of impressions with hundreds of items.
+const PAGE_BYTES: u64 = 1 << 30;
+
+/// Joins the log of a data directory, whoever has it open.
+pub fn dataset(dir: &DataDir, options: JoinOptions) -> Result<Dataset> {
+    match dir.open_store() {
+        Ok(store) => Ok(join_store(&store, &dir.schema, options)?),
+        Err(StoreError::Locked(path)) => {
+            let address =
+                fs::read_to_string(admin_file(&dir.path)).with_context(|| StoreError::Locked(path))?;
+            join_served(&address, dir, options)
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot open the store of {}", dir.path.display())),
+    }
+}
+
+fn join_served(address: &str, dir: &DataDir, options: JoinOptions) -> Result<Dataset> {
+    println!("the directory is being served: reading the log from http://{address}");
+    let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(PAGE_TIMEOUT)).build().into();
+    let mut joiner = Joiner::new(&dir.schema, options)?;
+    let mut from = 0;
+    loop {
+        let url = format!("http://{address}/admin/v1/log?from={from}");
+        let mut body = Vec::new();
+        let mut response = agent.get(&url).call().with_context(|| format!("cannot read {url}"))?;
+        response.body_mut().as_reader().take(PAGE_BYTES).read_to_end(&mut body)?;
+        let records = read_page(&body)?;
+        let Some((last, _)) = records.last() else { return Ok(joiner.finish()) };
+        from = last + 1;
+        for (offset, event) in records {
+            joiner.push(offset, event)?;
+        }
+    }
+}
+
+/// The file that [`announce`] writes.
+fn admin_file(dir: &Path) -> PathBuf {
+    dir.join(ADMIN)
+}
+
+/// Leaves the admin address in the directory until the returned value is dropped.
+pub fn announce(dir: &Path, address: std::net::SocketAddr) -> Result<Announced> {
+    let path = admin_file(dir);
+    fs::write(&path, address.to_string()).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(Announced(path))
+}
+
+/// Removes the address when it is dropped.
+#[derive(Debug)]
+pub struct Announced(PathBuf);
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.0) {
+            tracing::warn!(%error, "the file with the admin address stays");
+        }
+    }
+}

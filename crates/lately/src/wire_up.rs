@@ -1,0 +1,204 @@
+//! The single place that names engines and puts the parts together: store, registry, ranker, HTTP doors, the watch for
+//! a new champion. `lately serve` and `lately demo` are this composition.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, anyhow};
+use axum::Router;
+use lately_rank::{ModelSlot, Ranker};
+use lately_server::{App, Limits, Reload, check_bind, install_metrics, router, serve};
+use lately_store::{Registry, Store};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+use crate::data_dir::DataDir;
+use crate::learn::champion;
+use crate::log_source::{Announced, announce};
+
+/// The clock: ms since 1970 UTC.
+pub fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
+}
+
+/// A running server. Dropping it drains requests and closes the store.
+pub struct Server {
+    /// The log, sequences and entities.
+    pub store: Arc<Store>,
+    /// The models.
+    pub registry: Registry,
+    /// Where the data port listens.
+    pub address: SocketAddr,
+    /// Where the admin port listens.
+    pub admin_address: SocketAddr,
+    slot: Arc<ModelSlot>,
+    ranker: Arc<Ranker>,
+    stop: Option<oneshot::Sender<()>>,
+    doors: Option<JoinHandle<Result<()>>>,
+    watch: Option<(Sender<()>, JoinHandle<()>)>,
+    _announced: Announced,
+}
+
+impl Server {
+    /// Opens a data directory and serves it. `extra` routes join the data port.
+    pub fn start(dir: &DataDir, bind: &str, admin_bind: &str, extra: Option<Router>) -> Result<Self> {
+        // First, so that nothing is counted before. One recorder a process: a second server in it (tests) goes without.
+        let metrics = install_metrics().inspect_err(|error| tracing::debug!(%error, "no metrics")).ok();
+        let store = Arc::new(dir.store()?);
+        let registry = dir.registry()?;
+        let slot = Arc::new(ModelSlot::new(Arc::clone(&dir.schema)));
+        if let Err(error) = follow(&registry, &slot) {
+            // A damaged champion must not keep the rest from serving; rankings say that no model ranked them.
+            tracing::error!(%error, "the champion cannot be served");
+        }
+        let ranker = Arc::new(Ranker::new(
+            Arc::clone(&store),
+            Arc::clone(&slot),
+            Arc::clone(&dir.schema),
+            dir.config.rank.clone(),
+        )?);
+        // Before the doors open: the first feed must not be empty.
+        ranker.refresh().context("cannot read the log for what is popular")?;
+        let reload: Reload = {
+            let (registry, slot) = (registry.clone(), Arc::clone(&slot));
+            Arc::new(move || follow(&registry, &slot).map(drop).map_err(|e| format!("{e:#}")))
+        };
+        let mut app =
+            App::new(Arc::clone(&store), Arc::clone(&ranker), Arc::clone(&dir.schema), Limits::default())
+                .with_reload(reload);
+        if let Some(handle) = metrics {
+            app = app.with_metrics(handle);
+        }
+        let app = Arc::new(app);
+        let data = extra.unwrap_or_default().merge(router(Arc::clone(&app)));
+        let (data_listener, address) = listen(bind)?;
+        let (admin_listener, admin_address) = listen(admin_bind)?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let doors = std::thread::Builder::new().name("doors".to_owned()).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .context("cannot start the network threads")?;
+            runtime.block_on(async {
+                let (data_listener, admin_listener) =
+                    (TcpListener::from_std(data_listener)?, TcpListener::from_std(admin_listener)?);
+                // Either `stop` is sent or its sender is dropped: both end the server.
+                let shutdown = async { stopped.await.unwrap_or(()) };
+                Ok(serve(app, data, data_listener, Some(admin_listener), shutdown).await?)
+            })
+        })?;
+        let watch =
+            watch(&registry, &slot, Duration::from_secs(dir.config.serve.registry_poll_seconds.max(1)))?;
+        Ok(Self {
+            store,
+            registry,
+            address,
+            admin_address,
+            slot,
+            ranker,
+            stop: Some(stop),
+            doors: Some(doors),
+            watch: Some(watch),
+            _announced: announce(&dir.path, admin_address)?,
+        })
+    }
+
+    /// Loads the champion now; returns whether another model serves than before.
+    pub fn reload(&self) -> Result<bool> {
+        follow(&self.registry, &self.slot)
+    }
+
+    /// Waits until what was served so far is in the log: before a training reads it.
+    pub fn flush_impressions(&self) {
+        self.ranker.flush_impressions();
+    }
+
+    /// Version that serves, or words for none.
+    pub fn model_version(&self) -> String {
+        self.slot.current().map_or("no model".to_owned(), |m| m.version().to_owned())
+    }
+
+    /// Swaps since the start, the first load included.
+    pub fn generation(&self) -> u64 {
+        self.slot.current().map_or(0, |m| m.generation())
+    }
+
+    /// Stops: no new connections, requests in work finish, the last impressions are written.
+    pub fn stop(mut self) -> Result<()> {
+        self.halt()
+    }
+
+    fn halt(&mut self) -> Result<()> {
+        if let Some((stop, watch)) = self.watch.take() {
+            drop(stop);
+            watch.join().map_err(|_| anyhow!("the watch for models panicked"))?;
+        }
+        drop(self.stop.take());
+        match self.doors.take() {
+            Some(doors) => doors.join().map_err(|_| anyhow!("the network threads panicked"))?,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Err(error) = self.halt() {
+            tracing::error!(%error, "the server did not stop cleanly");
+        }
+    }
+}
+
+fn listen(bind: &str) -> Result<(std::net::TcpListener, SocketAddr)> {
+    let address: SocketAddr =
+        bind.parse().with_context(|| format!("`{bind}` is no address: write it like 127.0.0.1:7000"))?;
+    check_bind(address)?;
+    let listener =
+        std::net::TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
+/// Swaps the registry's champion in, if it is not the one that serves.
+fn follow(registry: &Registry, slot: &ModelSlot) -> Result<bool> {
+    let Some(version) = champion(registry)? else { return Ok(false) };
+    let name = version.to_string();
+    if slot.current().is_some_and(|m| m.version() == name) {
+        return Ok(false);
+    }
+    let bytes = registry.load(&version)?;
+    let generation = slot.swap_bytes(&name, &bytes)?;
+    tracing::info!(version = name, generation, "swapped a model in");
+    Ok(true)
+}
+
+/// Looks at the champion alias every `interval` until the sender is dropped.
+fn watch(
+    registry: &Registry,
+    slot: &Arc<ModelSlot>,
+    interval: Duration,
+) -> Result<(Sender<()>, JoinHandle<()>)> {
+    let (stop, stopped) = channel();
+    let (registry, slot) = (registry.clone(), Arc::clone(slot));
+    let thread = std::thread::Builder::new().name("model-watch".to_owned()).spawn(move || {
+        let mut refused = None;
+        while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+            let name = champion(&registry).ok().flatten();
+            match follow(&registry, &slot) {
+                Ok(_) => refused = None,
+                // Said once a version, not every two seconds.
+                Err(error) if refused != name => {
+                    tracing::error!(%error, "the champion is refused, the last good model serves on");
+                    refused = name;
+                }
+                Err(_) => {}
+            }
+        }
+    })?;
+    Ok((stop, thread))
+}
