@@ -1,0 +1,249 @@
+//! The command line: the real binary, its exit status, and what it says.
+
+#[path = "support/process.rs"]
+mod process;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use lately::data_dir::DataDir;
+use lately::demo::demo_toml;
+use lately::world::{SCHEMA, World, WorldConfig};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::process::Served;
+
+/// 3 January 2026 00:00 UTC.
+const WORLD_END_MS: i64 = 1_767_398_400_000;
+
+/// What a run of the binary came to.
+struct Run {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+/// Runs the binary with arguments that are separated by spaces, and paths where `{}` stands.
+fn lately(arguments: &str, paths: &[&Path]) -> Result<Run> {
+    let mut paths = paths.iter();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lately"));
+    for argument in arguments.split(' ') {
+        match argument {
+            "{}" => command.arg(paths.next().context("a path is missing")?),
+            text => command.arg(text),
+        };
+    }
+    let output = command.output().context("cannot start the binary")?;
+    Ok(Run {
+        code: output.status.code().context("ended by a signal")?,
+        out: String::from_utf8(output.stdout)?,
+        err: String::from_utf8(output.stderr)?,
+    })
+}
+
+impl Run {
+    /// Ended with this status, and said all of this.
+    fn ended(&self, code: i32, said: &[&str]) -> Result<()> {
+        let all = format!("{}\n{}", self.out, self.err);
+        ensure!(self.code == code, "ended with {} instead of {code}: {all}", self.code);
+        let missing: Vec<_> = said.iter().filter(|text| !all.contains(**text)).collect();
+        ensure!(missing.is_empty(), "did not say {missing:?}: {all}");
+        Ok(())
+    }
+}
+
+const USER_COLUMNS: &str = "user_id,user_active_degree,is_lowactive_period,is_live_streamer,is_video_author,follow_user_num,follow_user_num_range,fans_user_num,fans_user_num_range,friend_user_num,friend_user_num_range,register_days,register_days_range,onehot_feat0,onehot_feat1,onehot_feat2,onehot_feat3,onehot_feat4,onehot_feat5,onehot_feat6,onehot_feat7,onehot_feat8,onehot_feat9,onehot_feat10,onehot_feat11,onehot_feat12,onehot_feat13,onehot_feat14,onehot_feat15,onehot_feat16,onehot_feat17";
+const USER: &str = "full_active,0,1,1,514,500+,150,\"[100,1k)\",34,\"[30,60)\",799,730+,1,1,29,949,1.0,0,0,14,135,6,3,0,0.0,1.0,,0.0,0.0,0.0";
+const VIDEO_COLUMNS: &str = "video_id,author_id,video_type,upload_dt,upload_type,visible_status,video_duration,server_width,server_height,music_id,music_type,tag";
+const VIDEO: &str = "1,NORMAL,2022-04-10,Web,0.0,87433.0,720.0,1280.0,9,9.0,\"39,68\"";
+const LOG_COLUMNS: &str = "user_id,video_id,time_ms,tab,is_click,is_like,is_follow,is_comment,is_forward,is_hate,long_view,is_profile_enter,play_time_ms,duration_ms";
+
+/// KuaiRand's files with 4 users, 8 videos and 20 impressions; line 6, 11 and 16 of the impressions are damaged.
+fn kuairand() -> Result<TempDir> {
+    let dir = tempfile::tempdir()?;
+    let users: String = (1..5).map(|u| format!("{u},{USER}\n")).collect();
+    let videos: String = (10..18).map(|v| format!("{v},{VIDEO}\n")).collect();
+    let history: String = (1..5).map(|u| format!("{u},3,1650615878629,10:LV 1{u}:V 17\n")).collect();
+    let shown = |n: i64| {
+        let (user, video, time) = (1 + n % 4, 10 + n % 8, 1_650_900_000_000 + n * 60_000);
+        match n {
+            4 => format!("{user},{video},{time},1,1,0\n"),
+            9 => format!("{user},not-a-video,{time},1,1,0,0,0,0,0,1,0,500,49866\n"),
+            14 => format!("{user},{video},{time},1,7,0,0,0,0,0,1,0,500,49866\n"),
+            _ => format!("{user},{video},{time},1,{},0,0,0,0,0,1,0,{n},49866\n", n % 2),
+        }
+    };
+    let log: String = (0..20).map(shown).collect();
+    for (name, columns, rows) in [
+        ("user_features_pure.csv", USER_COLUMNS, users),
+        ("video_features_basic_pure.csv", VIDEO_COLUMNS, videos),
+        ("history.csv", "user_id,history_len,last_time_ms,seq", history),
+        ("impressions.csv", LOG_COLUMNS, log),
+    ] {
+        fs::write(dir.path().join(name), format!("{columns}\n{rows}"))?;
+    }
+    Ok(dir)
+}
+
+#[test]
+fn an_import_counts_and_names_bad_rows() -> Result<()> {
+    let (source, target) = (kuairand()?, tempfile::tempdir()?);
+    let into = target.path().join("data");
+    let run = lately("import kuairand {} --into {}", &[source.path(), &into])?;
+    run.ended(
+        0,
+        &[
+            "17 impressions, 3 bad, 0 duplicates",
+            "bad: impressions.csv line 6: ",
+            "bad: impressions.csv line 11: video_id is `not-a-video`",
+            "bad: impressions.csv line 16: is_click is `7`",
+        ],
+    )?;
+    let store = DataDir::open(&into)?.store()?;
+    // Users, items, histories, impressions, and of each impression `seen`, every second time `click`, a long view.
+    ensure!(store.stats()?.items == 8 && store.stats()?.users == 4, "{:?}", store.stats()?);
+    drop(store);
+    lately("import kuairand {} --into {}", &[source.path(), &into])?
+        .ended(1, &["records already", "import into an empty directory"])
+}
+
+#[test]
+fn an_import_with_more_bad_rows_than_allowed_leaves_nothing() -> Result<()> {
+    let (source, target) = (kuairand()?, tempfile::tempdir()?);
+    let into = target.path().join("data");
+    let run = lately("import kuairand {} --into {} --max-bad 2", &[source.path(), &into])?;
+    run.ended(1, &["3 bad rows, 2 are allowed and nothing was imported", "impressions.csv line 11: "])?;
+    ensure!(!into.exists(), "{} was made", into.display());
+    Ok(())
+}
+
+#[test]
+fn parity_with_the_reference_holds() -> Result<()> {
+    let dir = std::env::var_os("LATELY_GOLDEN")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden"), PathBuf::from);
+    let paper = dir.join("paper.safetensors");
+    if !paper.exists() {
+        println!("skipped: {} is absent (set LATELY_GOLDEN)", paper.display());
+    } else {
+        lately("model parity {}", &[&paper])?.ended(0, &["paper", "yes", "gradients"])?;
+    }
+    let nothing = tempfile::tempdir()?;
+    let damaged = nothing.path().join("damaged.safetensors");
+    fs::write(&damaged, [7; 100])?;
+    lately("model parity {}", &[&damaged])?.ended(1, &["damaged.safetensors"])
+}
+
+/// A data directory with two days of a small world, 1 and 2 January 2026, and a small model to be trained.
+fn small_world() -> Result<TempDir> {
+    let dir = tempfile::tempdir()?;
+    let toml =
+        format!("[model]\ncross_width = 16\nhidden = [16]\n[train]\nbatch_rows = 256\n[schema]\n{SCHEMA}");
+    let store = DataDir::create(dir.path(), &toml)?.store()?;
+    let world = World::new(WorldConfig { users: 30, items: 64, topics: 4, seed: 3 })?;
+    let before = WORLD_END_MS - 2 * 86_400_000;
+    for events in [world.items(before), world.users(before), world.bootstrap(2, WORLD_END_MS)?] {
+        store.append(events)?;
+    }
+    Ok(dir)
+}
+
+#[test]
+fn models_are_trained_evaluated_listed_and_promoted() -> Result<()> {
+    let (dir, out) = (small_world()?, tempfile::tempdir()?);
+    let (data, json, plot) = (dir.path(), out.path().join("out.json"), out.path().join("auc.svg"));
+    let read = || -> Result<Value> { Ok(serde_json::from_slice(&fs::read(&json)?)?) };
+    lately("eval --data {} --from 2026-01-02", &[data])?.ended(1, &["train first"])?;
+
+    lately("train --data {} --to 2026-01-01 --json {}", &[data, &json])?.ended(0, &["as champion"])?;
+    let trained = read()?;
+    let version = trained["version"].as_str().context("no version")?.to_owned();
+    let rows = trained["join"]["rows"].as_u64().context("no rows")?;
+    ensure!(rows > 1_000 && trained["manifest"]["config"]["encoder"] == "transact", "{trained}");
+    ensure!(trained["train"]["rows"].as_u64() >= Some(rows), "{}", trained["train"]);
+    let last = trained["manifest"]["data_range_ms"][1].as_i64();
+    ensure!(last < Some(WORLD_END_MS - 86_400_000), "the range ends with the day: {last:?}");
+
+    let eval =
+        "eval --data {} --from 2026-01-02 --to 2026-01-02 --against none --resamples 10 --json {} --plot {}";
+    let run = lately(eval, &[data, &json, &plot])?;
+    run.ended(0, &["click", "save", "hide", "AUC", "HIT@3", "transact champion", "none"])?;
+    ensure!(!run.err.contains("flatters"), "{}", run.err);
+    has_the_numbers(&read()?)?;
+    ensure!(fs::read_to_string(&plot)?.contains("<svg"), "no plot");
+    // The baseline is in the registry now and is not trained again.
+    let again = lately(eval, &[data, &json, &plot])?;
+    again.ended(0, &["HIT@3"])?;
+    ensure!(!again.out.contains("training one"), "{}", again.out);
+    lately("eval --data {} --to 2026-01-01 --resamples 10", &[data])?.ended(0, &["flatters"])?;
+
+    let list = lately("model list --data {}", &[data])?;
+    list.ended(0, &["champion", "transact", "none", &version])?;
+    let other =
+        list.out.split_whitespace().find(|w| w.len() == 64 && *w != version).context("one version only")?;
+    lately(&format!("model promote {other} --data {{}}"), &[data])?.ended(0, &["champion is", other])?;
+    let list = lately("model list --data {}", &[data])?;
+    let line = list.out.lines().find(|l| l.contains(other)).context("not listed")?;
+    ensure!(line.contains("champion"), "{}", list.out);
+    let unknown = "0".repeat(64);
+    lately(&format!("model promote {unknown} --data {{}}"), &[data])?.ended(1, &["not in the registry"])?;
+    lately("model promote ../../x --data {}", &[data])?.ended(1, &["is not a version"])
+}
+
+/// Of every head, for both models: the numbers that an evaluation is about.
+fn has_the_numbers(evaluated: &Value) -> Result<()> {
+    let heads = evaluated["report"]["heads"].as_array().context("no heads")?;
+    ensure!(heads.len() == 3, "{evaluated}");
+    let click = heads.iter().find(|h| h["head"] == "click").context("no click")?;
+    let all = &click["groups"][0];
+    let scorers = all["scorers"].as_array().context("no scorers")?;
+    ensure!(scorers.len() == 2, "{all}");
+    for scorer in scorers {
+        for metric in ["auc", "user_auc", "log_loss", "calibration", "hit_at_3"] {
+            let value = scorer[metric]["value"].as_f64();
+            ensure!(value.is_some_and(|v| v > 0.0 && v < 10.0), "{metric}: {scorer}");
+        }
+    }
+    ensure!(all["differences"].as_array().map(Vec::len) == Some(1), "{all}");
+    Ok(())
+}
+
+#[test]
+fn an_unknown_key_is_refused_by_its_name() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let toml = demo_toml().replacen("[train]", "[train]\nbatch_row = 5", 1);
+    fs::write(dir.path().join("lately.toml"), toml)?;
+    for command in ["train --data {}", "serve --data {} --bind 127.0.0.1:0 --admin-bind 127.0.0.1:0"] {
+        lately(command, &[dir.path()])?.ended(1, &["lately.toml", "batch_row", "unknown field"])?;
+    }
+    let absent = dir.path().join("absent");
+    lately("train --data {}", &[&absent])?.ended(1, &["lately.toml", "lately import"])
+}
+
+#[test]
+fn a_server_refuses_public_addresses_and_shared_directories() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    DataDir::create(dir.path(), &demo_toml())?;
+    let serve = |bind: &str, admin: &str| {
+        lately(&format!("serve --data {{}} --bind {bind} --admin-bind {admin}"), &[dir.path()])
+    };
+    serve("0.0.0.0:0", "127.0.0.1:0")?.ended(1, &["0.0.0.0:0 can be reached from other machines"])?;
+    serve("127.0.0.1:0", "[::]:0")?.ended(1, &["can be reached from other machines"])?;
+    serve("here", "127.0.0.1:0")?.ended(1, &["`here` is no address"])?;
+
+    let first = Served::start(dir.path())?;
+    serve("127.0.0.1:0", "127.0.0.1:0")?.ended(1, &["is in use by another process: stop it"])?;
+    lately("train --data {}", &[dir.path()])?
+        .ended(1, &["reading the log from http://", "no row to train on"])?;
+    lately("model list --data {}", &[dir.path()])?.ended(0, &["version"])?; // the registry can be shared
+    first.kill()?;
+    let train = lately("train --data {}", &[dir.path()])?;
+    train.ended(1, &["no row to train on"])?;
+    ensure!(!train.out.contains("being served"), "the address of a killed server was used: {}", train.out);
+    // Nothing that a killed server left behind keeps the next one out.
+    let next = Served::start(dir.path())?;
+    ureq::get(format!("{}/healthz", next.base)).call()?;
+    next.kill()
+}
