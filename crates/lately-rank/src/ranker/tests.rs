@@ -288,9 +288,6 @@ fn a_feed_drops_hidden_and_just_shown_items_and_spaces_topics() {
         assert_eq!(page.items.len(), 12);
         assert!(!names(page).iter().any(|i| ["i05", "i06"].contains(i)), "hidden: {:?}", names(page));
     }
-    let both = first.items.iter().chain(&second.items);
-    let sources: HashSet<_> = both.map(|i| i.source.unwrap().name()).collect();
-    assert!(sources.contains("nearest") && sources.contains("followed"), "{sources:?}");
     assert!(names(&first).iter().all(|i| !names(&second).contains(i)), "the next page is another");
     let topic = |i: &&str| i[1..].parse::<usize>().unwrap() % 4;
     let topics: Vec<_> = names(&first).iter().map(topic).collect();
@@ -298,6 +295,10 @@ fn a_feed_drops_hidden_and_just_shown_items_and_spaces_topics() {
     for _ in 0..4 {
         assert_eq!(feed(&house, 12).items.len(), 12, "a small catalogue comes again, never an empty page");
     }
+    // All that was retrieved: which random ones are among it, and so the order, differs from request to request.
+    let all = feed(&house, 34);
+    let sources: HashSet<_> = all.items.iter().map(|i| i.source.unwrap().name()).collect();
+    assert!(sources.contains("nearest") && sources.contains("followed"), "{sources:?}");
     // A ranking drops only what it is asked to.
     let mut ask = RankRequest::new(user("u"), candidates(10));
     assert_eq!(house.ranker.rank(ask.clone()).unwrap().items.len(), 10);
@@ -381,7 +382,15 @@ fn a_passed_deadline_and_a_full_queue_are_typed_and_degrade_or_shed() {
     assert!(begin.elapsed() < Duration::from_secs(1));
 
     std::thread::scope(|scope| {
-        let busy = scope.spawn(|| house.ranker.rank(RankRequest::new(user("u"), ids.clone())));
+        // The late request's last tile, or a small one, may still hold the queue: ask until there is room.
+        let busy = scope.spawn(|| {
+            loop {
+                match house.ranker.rank(RankRequest::new(user("u"), ids.clone())) {
+                    Err(RankError::Overloaded { .. }) => std::thread::yield_now(),
+                    answer => break answer,
+                }
+            }
+        });
         let shed = || {
             let answer = house.ranker.rank(RankRequest::new(user("v"), candidates(3)));
             matches!(answer, Err(RankError::Overloaded { limit: 2, .. }))

@@ -1,6 +1,6 @@
 //! Measures whole rankings in process: one user with 100 tokens, 500 candidates, all stages of `Ranker::rank`.
 //!
-//! `cargo xtask bench rank`. The model has random weights at the paper's geometry: 32-wide items, 20 action types, 400
+//! `cargo xtask bench rank-path`. The model has random weights at the paper's geometry: 32-wide items, 20 action types, 400
 //! further numbers, default configuration. Every ranking is logged, as in production.
 
 use std::error::Error;

@@ -1,6 +1,6 @@
 //! Measures the model on one thread, at the geometry on which its speed is quoted.
 //!
-//! `cargo xtask bench model`. 32-wide items, 20 action types of 32, d = 96, 2 layers, first 10 and max-pool, 400 further
+//! `cargo xtask bench model-speed`. 32-wide items, 20 action types of 32, d = 96, 2 layers, first 10 and max-pool, 400 further
 //! numbers, 2 full-rank cross layers over all 1,456, MLP 512-256, 4 heads: in compatibility mode, so that it is the very
 //! model of the article and of its PyTorch module.
 

@@ -1,6 +1,6 @@
 //! Measures the store: bulk append, single appends by concurrent callers, opening, reads.
 //!
-//! `cargo xtask bench store [-- DIR]`: in DIR, or else in the folder for temporary files; the disk there is what
+//! `cargo xtask bench store-log [-- DIR]`: in DIR, or else in the folder for temporary files; the disk there is what
 //! fsyncs.
 
 use std::error::Error;
