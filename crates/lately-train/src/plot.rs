@@ -52,7 +52,7 @@ fn panel<'a>(area: &Area<'a>, head: &str, groups: &[&GroupReport]) -> Result<(),
         .margin(8)
         .x_label_area_size(30)
         .y_label_area_size(48)
-        .build_cartesian_2d(0.0..groups.len().max(1) as f64 + LEGEND, low..high)?;
+        .build_cartesian_2d(0.0..groups.len().max(1) as f64, low..high + LEGEND * (high - low))?;
     let label = |x: &f64| {
         let group = groups.get(x.floor() as usize).filter(|_| (x.fract() - 0.5).abs() < 0.01);
         group.map_or(String::new(), |g| format!("{} ({} rows)", g.group.words(), g.rows))
@@ -92,8 +92,8 @@ fn panel<'a>(area: &Area<'a>, head: &str, groups: &[&GroupReport]) -> Result<(),
         .draw()
 }
 
-/// Room for the legend right of the bars, in groups.
-const LEGEND: f64 = 0.8;
+/// Room for the legend above the bars, as a share of the axis.
+const LEGEND: f64 = 0.35;
 
 /// The axis: all values and intervals with some air, always showing 0.5, the AUC of guessing.
 fn limits(groups: &[&GroupReport]) -> (f64, f64) {
