@@ -6,7 +6,7 @@ mod http;
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -342,9 +342,10 @@ fn rank(http: &Http, user: &str, candidates: &[String]) -> Result<Value> {
 }
 
 fn act(http: &Http, user: &str, item: &str, action: &str, request: Option<&str>) -> Result<Value> {
+    static NEXT: AtomicUsize = AtomicUsize::new(0); // the same person may save the same item in two steps
     let event = json!({
         "type": "action",
-        "event_id": format!("test:{item}:{action}"),
+        "event_id": format!("test:{}", NEXT.fetch_add(1, Ordering::Relaxed)),
         "user": user,
         "item": item,
         "action": action,
