@@ -1,7 +1,7 @@
 //! All that the ranking model sees, pure: no IO, no clock, no async.
 //!
 //! Read in this order: [`schema`] (what a project declares), [`event`] (what comes in), [`sequence`] (a person's
-//! latest actions), [`entity`] (items and users as the model sees them), [`assemble`] (**the** function that
+//! latest actions), [`entity`] (items and users as the model sees them), [`mod@assemble`] (**the** function that
 //! serving, replay and training share) and [`batch`] (the flat arrays that the model takes). [`codec`] gives the
 //! bytes on disk.
 

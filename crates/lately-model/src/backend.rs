@@ -1,7 +1,7 @@
 //! The seam between the model and what computes it: about a dozen fused operations, each with its backward.
 //!
 //! A backend promises the results of [`Scalar`], the plain reference, up to rounding. What each operation computes,
-//! with the shapes, is documented in the module of `lately-kernels` that is named beside it. [`suite`] is the one test
+//! with the shapes, is documented in the module of `lately-kernels` that is named beside it. `suite` is the one test
 //! that every backend passes.
 
 use lately_kernels::attention::Shape as AttentionShape;
