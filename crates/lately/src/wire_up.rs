@@ -46,7 +46,7 @@ impl Server {
     /// Opens a data directory and serves it. `extra` routes join the data port.
     pub fn start(dir: &DataDir, bind: &str, admin_bind: &str, extra: Option<Router>) -> Result<Self> {
         // First, so that nothing is counted before. One recorder a process: a second server in it (tests) goes without.
-        let metrics = install_metrics().inspect_err(|error| tracing::debug!(%error, "no metrics")).ok();
+        let metrics = install_metrics().inspect_err(|error| tracing::warn!(%error, "no metrics")).ok();
         let store = Arc::new(dir.store()?);
         let registry = dir.registry()?;
         let slot = Arc::new(ModelSlot::new(Arc::clone(&dir.schema)));

@@ -53,7 +53,7 @@ pub(crate) fn run(options: &Options) -> Result<(), TaskError> {
         let names: Vec<&str> = all.iter().map(|b| b.name.as_str()).collect();
         let wanted = options.name.as_deref().unwrap_or("any");
         return Err(TaskError::Unknown(format!(
-            "no bench program for `{wanted}` exists (there are: {}): add crates/lately-NAME/examples/bench.rs, \
+            "no bench program for `{wanted}` exists (there are: {}): add crates/lately-NAME/examples/bench_THING.rs, \
              see benchsuite/README.md",
             if names.is_empty() { "none".to_owned() } else { names.join(", ") },
         )));

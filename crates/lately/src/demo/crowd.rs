@@ -80,10 +80,12 @@ impl Crowd {
     pub fn start(world: &Arc<World>, base: &str, threads: usize, pause: Duration, seed: u64) -> Result<Self> {
         let tally = Arc::new(Tally::new()?);
         let stop = Arc::new(AtomicBool::new(false));
+        let people = people(world)?;
         let mut handles = Vec::new();
         for thread in 0..threads {
             let mut client = Client {
                 world: Arc::clone(world),
+                people: people.clone(),
                 base: base.to_owned(),
                 agent: agent(),
                 tally: Arc::clone(&tally),
@@ -119,6 +121,16 @@ impl Drop for Crowd {
     }
 }
 
+/// Each person as often as their visits a day, so that core users come more often.
+fn people(world: &World) -> Result<Vec<UserId>> {
+    let mut people = Vec::new();
+    for user in world.user_ids() {
+        let times = world.visits_per_day(&user)?.ceil().max(1.0) as usize;
+        people.extend(std::iter::repeat_n(user, times));
+    }
+    Ok(people)
+}
+
 fn agent() -> ureq::Agent {
     let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(10)));
     config.http_status_as_error(false).build().into() // the body says what was wrong
@@ -126,6 +138,7 @@ fn agent() -> ureq::Agent {
 
 struct Client {
     world: Arc<World>,
+    people: Vec<UserId>,
     base: String,
     agent: ureq::Agent,
     tally: Arc<Tally>,
@@ -162,9 +175,8 @@ struct Sent {
 
 impl Client {
     fn live(&mut self) {
-        let Some(people) = self.people() else { return };
         while !self.stop.load(Ordering::Relaxed) {
-            let user = people[self.random.random_range(0..people.len())].clone();
+            let user = self.people[self.random.random_range(0..self.people.len())].clone();
             if let Err(error) = self.visit(&user) {
                 self.tally.errors.fetch_add(1, Ordering::Relaxed);
                 if let Ok(mut first) = self.tally.first_errors.lock()
@@ -175,16 +187,6 @@ impl Client {
                 std::thread::sleep(Duration::from_millis(50)); // a server that is down is not hammered
             }
         }
-    }
-
-    /// Each person as often as their visits a day, so that core users come more often.
-    fn people(&self) -> Option<Vec<UserId>> {
-        let mut people = Vec::new();
-        for user in self.world.user_ids() {
-            let times = self.world.visits_per_day(&user).ok()?.ceil().max(1.0) as usize;
-            people.extend(std::iter::repeat_n(user, times));
-        }
-        Some(people)
     }
 
     fn visit(&mut self, user: &UserId) -> Result<()> {
