@@ -12,13 +12,14 @@
 pub mod add_norm;
 pub mod attention;
 pub mod columns;
-pub mod cross;
+pub mod dense;
 pub mod dropout;
 pub mod embedding;
 pub mod expand;
 pub mod linear;
 pub mod loss;
-mod matrix;
+pub mod matrix;
+pub mod parallel;
 pub mod pool;
 mod real;
 pub mod simd;

@@ -1,34 +1,69 @@
-//! The one call into the `gemm` crate.
+//! Matrix products: the seam between the operations and what multiplies for them, and the one call into `gemm`.
 
 use crate::Real;
 
+/// How matrices are multiplied; everything else of an operation is the same for all.
+pub trait Product<R>: 'static {
+    /// `out (m x n, row stride) = [out +] factor * a (m x k) * b (k x n)`.
+    ///
+    /// # Panics
+    /// Where a view is shorter than its shape.
+    fn product(
+        shape: (usize, usize, usize),
+        out: &mut [R],
+        stride: usize,
+        accumulate: bool,
+        factor: R,
+        a: View<'_, R>,
+        b: View<'_, R>,
+    );
+}
+
+/// Products in the numbers themselves, by the `gemm` crate.
+#[derive(Debug, Clone, Copy)]
+pub struct Exact;
+
+impl<R: Real> Product<R> for Exact {
+    fn product(
+        shape: (usize, usize, usize),
+        out: &mut [R],
+        stride: usize,
+        accumulate: bool,
+        factor: R,
+        a: View<'_, R>,
+        b: View<'_, R>,
+    ) {
+        product(shape, out, stride, accumulate, factor, a, b);
+    }
+}
+
 /// A view of a matrix: element (i, j) is `data[i * row + j * column]`.
-#[derive(Clone, Copy)]
-pub(crate) struct View<'a, R> {
-    pub(crate) data: &'a [R],
-    pub(crate) row: usize,
-    pub(crate) column: usize,
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a, R> {
+    /// From element (0, 0) on.
+    pub data: &'a [R],
+    /// Distance of two rows.
+    pub row: usize,
+    /// Distance of two columns.
+    pub column: usize,
 }
 
 impl<'a, R> View<'a, R> {
     /// Rows one after another, `stride` apart.
-    pub(crate) fn rows(data: &'a [R], stride: usize) -> Self {
+    pub fn rows(data: &'a [R], stride: usize) -> Self {
         Self { data, row: stride, column: 1 }
     }
     /// The transposed matrix.
-    pub(crate) fn t(self) -> Self {
+    #[must_use]
+    pub fn t(self) -> Self {
         Self { data: self.data, row: self.column, column: self.row }
     }
-    fn covers(&self, rows: usize, columns: usize) -> bool {
+    pub(crate) fn covers(&self, rows: usize, columns: usize) -> bool {
         rows == 0 || columns == 0 || (rows - 1) * self.row + (columns - 1) * self.column < self.data.len()
     }
 }
 
-/// `out (m x n, row stride) = [out +] factor * a (m x k) * b (k x n)`.
-///
-/// # Panics
-/// Where a view is shorter than its shape.
-pub(crate) fn product<R: Real>(
+fn product<R: Real>(
     (m, n, k): (usize, usize, usize),
     out: &mut [R],
     stride: usize,

@@ -4,10 +4,14 @@
 //! with the shapes, is documented in the module of `lately-kernels` that is named beside it. `suite` is the one test
 //! that every backend passes.
 
+use std::ops::Range;
+
 use lately_kernels::attention::Shape as AttentionShape;
+use lately_kernels::dense::Shape as Tile;
 use lately_kernels::embedding::Shape as EmbeddingShape;
 use lately_kernels::expand::Segments;
 use lately_kernels::linear::Shape;
+use lately_kernels::matrix::Exact;
 use lately_kernels::{Dropout, Real};
 
 #[cfg(test)]
@@ -22,16 +26,17 @@ pub struct Cpu;
 pub struct Scalar;
 
 /// Declares the trait and implements it by the functions named on the right: `module::function` for [`Cpu`],
-/// `module::scalar::function` for [`Scalar`].
+/// `module::scalar::function` for [`Scalar`]. `by products` marks those that multiply matrices.
 macro_rules! backend {
-    ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?) = $module:ident::$function:ident;)*) => {
+    ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?)
+        = $module:ident::$function:ident $(by $products:ident)?;)*) => {
         /// What the model is made of. `R` is f32, or f64 in gradient checks.
         #[allow(missing_docs)] // the attributes below carry the documentation
         pub trait Backend<R: Real>: 'static {
             $($(#[$doc])* fn $name($($arg: $type),*);)*
         }
         impl<R: Real> Backend<R> for Cpu {
-            $(fn $name($($arg: $type),*) { lately_kernels::$module::$function($($arg),*) })*
+            $(fn $name($($arg: $type),*) { fast!(R, Exact, $module::$function($($arg),*) $($products)?) })*
         }
         impl<R: Real> Backend<R> for Scalar {
             $(fn $name($($arg: $type),*) { lately_kernels::$module::scalar::$function($($arg),*) })*
@@ -39,22 +44,32 @@ macro_rules! backend {
     };
 }
 
+/// The fast form of an operation, by the given products where it multiplies.
+macro_rules! fast {
+    ($r:ty, $by:ty, $module:ident::$function:ident($($arg:ident),*) products) => {
+        lately_kernels::$module::$function::<$r, $by>($($arg),*)
+    };
+    ($r:ty, $by:ty, $module:ident::$function:ident($($arg:ident),*)) => {
+        lately_kernels::$module::$function($($arg),*)
+    };
+}
+
 backend! {
     /// y = x W^T + b, optionally through a ReLU.
-    fn linear(s: Shape, x: &[R], w: &[R], b: &[R], relu: bool, y: &mut [R]) = linear::forward;
+    fn linear(s: Shape, x: &[R], w: &[R], b: &[R], relu: bool, y: &mut [R]) = linear::forward by products;
     /// Gradients of `linear`.
     fn linear_backward(
         s: Shape, x: &[R], w: &[R], y: &[R], dy: &mut [R], dx: &mut [R], dw: &mut [R], db: &mut [R],
-    ) = linear::backward;
+    ) = linear::backward by products;
     /// Multi-head attention within ragged segments.
     fn attention(
         s: AttentionShape<'_>, qkv: &[R], probabilities: &mut [R], context: &mut [R], scratch: &mut Vec<R>,
-    ) = attention::forward;
+    ) = attention::forward by products;
     /// Gradient of `attention`.
     fn attention_backward(
         s: AttentionShape<'_>, qkv: &[R], probabilities: &[R], d_context: &[R], d_qkv: &mut [R],
         scratch: &mut Vec<R>,
-    ) = attention::backward;
+    ) = attention::backward by products;
     /// Residual sum and layer normalisation.
     fn add_norm(
         width: usize, x: &[R], branch: &[R], gamma: &[R], beta: &[R], normed: &mut [R], rstd: &mut [R],
@@ -65,13 +80,22 @@ backend! {
         width: usize, normed: &[R], rstd: &[R], gamma: &[R], dy: &[R], dx: &mut [R], dgamma: &mut [R],
         dbeta: &mut [R],
     ) = add_norm::backward;
-    /// One DCN v2 layer.
-    fn cross(width: usize, x0: &[R], x: &[R], w: &[R], b: &[R], inner: &mut [R], y: &mut [R]) = cross::forward;
-    /// Gradients of `cross`.
-    fn cross_backward(
-        width: usize, x0: &[R], x: &[R], w: &[R], inner: &mut [R], dy: &[R], dx0: &mut [R], dx: &mut [R],
-        dw: &mut [R], db: &mut [R],
-    ) = cross::backward;
+    /// A tile of a linear map, feature-major.
+    fn dense(s: Tile, x: &[R], w: &[R], b: &[R], relu: bool, y: &mut [R]) = dense::forward by products;
+    /// Gradient of `dense` for a range of its inputs.
+    fn dense_input(s: Tile, range: Range<usize>, w: &[R], dy: &[R], dx: &mut [R])
+        = dense::input_gradient by products;
+    /// Gradients of `dense` for a tile's weights.
+    fn dense_weight(s: Tile, x: &[R], dy: &[R], dw: &mut [R], db: &mut [R])
+        = dense::weight_gradient by products;
+    /// Gradient of a ReLU.
+    fn relu_backward(y: &[R], dy: &mut [R]) = dense::relu_backward;
+    /// What makes a DCN v2 layer of a linear map.
+    fn gate(x0: &[R], inner: &[R], x: &[R], y: &mut [R]) = dense::gate;
+    /// Gradients of `gate`.
+    fn gate_backward(x0: &[R], inner: &mut [R], dy: &[R], dx0: &mut [R]) = dense::gate_backward;
+    /// From row-major to feature-major and back.
+    fn transpose(rows: usize, columns: usize, x: &[R], out: &mut [R]) = dense::transpose;
     /// Rows of a table, averaged over slots.
     fn embedding(s: EmbeddingShape<'_>, table: &[R], indices: &[u32], out: &mut [R]) = embedding::gather;
     /// Gradient of `embedding`.

@@ -1,5 +1,7 @@
 //! Sums of gradients, laid out like the parameters.
 
+use std::ops::Range;
+
 use lately_kernels::Real;
 
 use crate::Model;
@@ -48,19 +50,41 @@ impl Gradients<f32> {
     }
 }
 
+impl<R> Gradients<R> {
+    pub(crate) fn none() -> Self {
+        Self { entries: Vec::new() }
+    }
+}
+
 impl<R: Real> Gradients<R> {
     pub(crate) fn of(parameters: &[Parameter<R>]) -> Self {
+        Self::of_range(parameters, 0..parameters.len())
+    }
+
+    /// Of a range of the parameters; the others' are empty.
+    pub(crate) fn of_range(parameters: &[Parameter<R>], range: Range<usize>) -> Self {
         let touched = |p: &Parameter<R>| Touched {
             rows: Vec::new(),
             seen: vec![false; p.shape.first().copied().unwrap_or(0)],
             width: p.shape.get(1).copied().unwrap_or(1),
         };
-        let entries = parameters.iter().map(|p| Entry {
+        let entries = parameters.iter().enumerate().map(|(i, p)| Entry {
             name: p.name.clone(),
-            data: vec![R::ZERO; p.data.len()],
-            touched: p.table.then(|| touched(p)),
+            data: vec![R::ZERO; if range.contains(&i) { p.data.len() } else { 0 }],
+            touched: (p.table && range.contains(&i)).then(|| touched(p)),
         });
         Self { entries: entries.collect() }
+    }
+
+    /// Whether it is what [`Gradients::of_range`] gives, but for the values.
+    pub(crate) fn fits(&self, parameters: &[Parameter<R>], range: &Range<usize>) -> bool {
+        let length = |(i, p): (usize, &Parameter<R>)| if range.contains(&i) { p.data.len() } else { 0 };
+        self.entries.len() == parameters.len()
+            && self
+                .entries
+                .iter()
+                .zip(parameters.iter().enumerate().map(length))
+                .all(|(e, n)| e.data.len() == n)
     }
 
     /// Sets all to zero.
@@ -86,6 +110,9 @@ impl<R: Real> Gradients<R> {
     pub fn add(&mut self, other: &Self) {
         assert_eq!(self.entries.len(), other.entries.len(), "gradients of different models");
         for (mine, theirs) in self.entries.iter_mut().zip(&other.entries) {
+            if theirs.data.is_empty() {
+                continue; // a part of the model has none of this
+            }
             assert_eq!(mine.data.len(), theirs.data.len(), "gradients of different models: {}", mine.name);
             match (&mut mine.touched, &theirs.touched) {
                 (Some(t), Some(o)) => {

@@ -19,9 +19,11 @@ mod network;
 mod normaliser;
 pub mod parity;
 mod plan;
+mod shard;
 mod tape;
 #[cfg(test)]
 mod tests;
+mod top;
 
 pub use backend::{Backend, Cpu, Scalar};
 pub use checkpoint::{CheckpointError, Manifest};

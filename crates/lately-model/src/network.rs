@@ -1,22 +1,23 @@
-//! The whole model over a backend: inputs, cross layers, MLP, heads, loss; forward and backward.
+//! The whole model over a backend, forward and backward: inputs and encoder here, then `top`.
+//!
+//! Rows are taken in chunks, large because the top's products gain by it. Within a chunk the encoder goes by pieces,
+//! small so that a layer's activations stay in the second-level cache; shards of pieces are what threads share.
 
 use lately_features::FeatureBatch;
 use lately_features::batch::Columns;
 use lately_kernels::columns::{self, Block};
 use lately_kernels::embedding::Shape as EmbeddingShape;
-use lately_kernels::linear::Shape;
-use lately_kernels::{Dropout, Real, loss};
+use lately_kernels::{Dropout, Real, loss, parallel};
 
 use crate::backend::Backend;
-use crate::chunk::{Chunk, check};
+use crate::chunk::{Chunk, Limits, check};
 use crate::config::{Encoder, ModelConfig};
 use crate::normaliser::{CLIP, Normaliser};
 use crate::plan::{Parameter, Plan, Side, Table, per_candidate};
-use crate::tape::{Scratch, TopTape, accumulate, at_least, sized, zeroed};
+use crate::shard::{Piece, Shard};
+use crate::tape::{Scratch, at_least, sized, zeroed};
 use crate::{Gradients, ModelError, affinity, encoder};
 
-/// Places of dropout in the MLP start here.
-const MLP_PLACE: u64 = 1 << 20;
 /// Places of chunks start here.
 const CHUNK_PLACE: u64 = 1 << 32;
 
@@ -50,16 +51,32 @@ impl<R: Real> Network<R> {
         mut sequence: Option<&mut Vec<R>>,
     ) -> Result<(), ModelError> {
         check(&self.plan, batch)?;
+        let threads = scratch.threads;
         let mut row = 0;
         while row < batch.rows() {
-            self.forward::<B>(batch, row, scratch, false, Dropout::default());
-            out.extend_from_slice(&scratch.top.logits);
+            let Scratch { chunk, shards, top, .. } = scratch;
+            self.chunk(chunk, batch, row..batch.rows(), Limits::CHUNK);
+            let rows = chunk.rows.clone();
+            sized(&mut top.rows_major, rows.len() * self.plan.inputs);
+            at_least(shards, 1);
+            at_least(&mut shards[0].pieces, 1);
+            let mut at = rows.start;
+            while at < rows.end {
+                let piece = &mut shards[0].pieces[0];
+                self.chunk(&mut piece.chunk, batch, at..rows.end, Limits::PIECE);
+                let (start, end) = (at - rows.start, piece.chunk.rows.end - rows.start);
+                let inputs = &mut top.rows_major[start * self.plan.inputs..end * self.plan.inputs];
+                self.piece::<B>(batch, piece, inputs, false, Dropout::default());
+                at = piece.chunk.rows.end;
+            }
+            self.top::<B>(rows.len(), top, Dropout::default(), threads);
+            out.extend_from_slice(&top.logits);
             if let Some(sequence) = sequence.as_deref_mut() {
-                for inputs in scratch.top.inputs.chunks_exact(self.plan.inputs) {
+                for inputs in top.rows_major.chunks_exact(self.plan.inputs) {
                     sequence.extend_from_slice(&inputs[..self.plan.sequence]);
                 }
             }
-            row = scratch.chunk.rows.end;
+            row = rows.end;
         }
         Ok(())
     }
@@ -81,41 +98,97 @@ impl<R: Real> Network<R> {
             Some(seed) => Dropout { seed, rate: self.config.dropout },
             None => Dropout::default(),
         };
+        let threads = scratch.threads;
         let (mut total, mut row) = (0.0, 0);
         while row < batch.rows() {
-            let dropout = dropout.at(CHUNK_PLACE + row as u64);
-            self.forward::<B>(batch, row, scratch, true, dropout);
+            self.forward::<B>(batch, row, scratch, dropout);
             let rows = scratch.chunk.rows.clone();
+            let top_dropout = dropout.at(CHUNK_PLACE + row as u64);
+            self.top::<B>(rows.len(), &mut scratch.top, top_dropout, threads);
             let at = rows.start * heads..rows.end * heads;
             let gradient = sized(&mut scratch.gradient.logits, rows.len() * heads);
             total +=
                 loss::cross_entropy(&scratch.top.logits, &batch.label[at.clone()], &weight[at], gradient);
+            let Scratch { top, gradient, .. } = scratch;
+            self.top_backward::<B>(rows.len(), top, gradient, top_dropout, gradients, threads);
             self.backward::<B>(batch, scratch, dropout, gradients);
             row = rows.end;
         }
         Ok(total)
     }
 
-    /// One chunk from `row` on, up to `scratch.top.logits`.
+    fn chunk(&self, chunk: &mut Chunk, batch: &FeatureBatch, rows: std::ops::Range<usize>, limits: Limits) {
+        chunk.fill(batch, rows, limits, per_candidate(&self.config), self.config.compatibility);
+    }
+
+    /// One chunk from `row` on, up to the inputs of the top, with everything that the backward needs.
     fn forward<B: Backend<R>>(
         &self,
         batch: &FeatureBatch,
         row: usize,
         scratch: &mut Scratch<R>,
+        dropout: Dropout,
+    ) {
+        let Scratch { chunk, shards, top, threads, .. } = scratch;
+        self.chunk(chunk, batch, row..batch.rows(), Limits::CHUNK);
+        let mut left = sized(&mut top.rows_major, chunk.rows.len() * self.plan.inputs);
+        let ranges = chunk.shards(batch, per_candidate(&self.config));
+        if shards.len() < ranges.len() {
+            shards.resize_with(ranges.len(), Shard::default);
+        }
+        shards[ranges.len()..].iter_mut().for_each(|shard| shard.used = 0);
+        let mut work = Vec::with_capacity(ranges.len());
+        for (shard, range) in shards.iter_mut().zip(ranges) {
+            let (inputs, rest) = left.split_at_mut(range.len() * self.plan.inputs);
+            left = rest;
+            work.push((shard, range, inputs));
+        }
+        parallel::each(*threads, work.into_iter(), |(shard, range, inputs)| {
+            self.shard::<B>(batch, shard, range, inputs, dropout);
+        });
+    }
+
+    /// The pieces of a shard, one after another.
+    fn shard<B: Backend<R>>(
+        &self,
+        batch: &FeatureBatch,
+        shard: &mut Shard<R>,
+        rows: std::ops::Range<usize>,
+        inputs: &mut [R],
+        dropout: Dropout,
+    ) {
+        shard.used = 0;
+        let mut row = rows.start;
+        while row < rows.end {
+            at_least(&mut shard.pieces, shard.used + 1);
+            let piece = &mut shard.pieces[shard.used];
+            self.chunk(&mut piece.chunk, batch, row..rows.end, Limits::PIECE);
+            let end = piece.chunk.rows.end;
+            let inputs =
+                &mut inputs[(row - rows.start) * self.plan.inputs..(end - rows.start) * self.plan.inputs];
+            self.piece::<B>(batch, piece, inputs, true, dropout.at(CHUNK_PLACE + row as u64));
+            shard.used += 1;
+            row = end;
+        }
+    }
+
+    /// Encoder and inputs of a piece's rows.
+    fn piece<B: Backend<R>>(
+        &self,
+        batch: &FeatureBatch,
+        piece: &mut Piece<R>,
+        inputs: &mut [R],
         keep: bool,
         dropout: Dropout,
     ) {
-        let Scratch { chunk, encoder, top, .. } = scratch;
-        chunk.fill(batch, row, per_candidate(&self.config), self.config.compatibility);
-        encoder::forward::<R, B>(self, batch, chunk, encoder, keep, dropout);
-        self.inputs::<B>(batch, chunk, &encoder.sequence, &mut top.inputs);
-        self.top::<B>(chunk.rows.len(), top, dropout);
+        let Piece { chunk, tape } = piece;
+        encoder::forward::<R, B>(self, batch, chunk, tape, keep, dropout);
+        self.inputs::<B>(batch, chunk, &tape.sequence, inputs);
     }
 
     /// [sequence ; affinity ; user categorical ; user numeric ; user embeddings ; surface ; the same of the item].
-    fn inputs<B: Backend<R>>(&self, batch: &FeatureBatch, chunk: &Chunk, sequence: &[R], out: &mut Vec<R>) {
+    fn inputs<B: Backend<R>>(&self, batch: &FeatureBatch, chunk: &Chunk, sequence: &[R], out: &mut [R]) {
         let plan = &self.plan;
-        let out = sized(out, chunk.rows.len() * plan.inputs);
         if self.config.encoder != Encoder::None {
             let block =
                 Block { source: &chunk.segment, width: plan.sequence, stride: plan.inputs, offset: 0 };
@@ -157,39 +230,7 @@ impl<R: Real> Network<R> {
         }
     }
 
-    /// Cross layers, MLP and heads.
-    fn top<B: Backend<R>>(&self, rows: usize, top: &mut TopTape<R>, dropout: Dropout) {
-        let (plan, width) = (&self.plan, self.plan.cross_width);
-        let TopTape { inputs, cross, inner, hidden, logits } = top;
-        at_least(cross, plan.cross.len() + 1);
-        at_least(inner, plan.cross.len());
-        at_least(hidden, plan.mlp.len());
-        match plan.project {
-            Some(id) => {
-                let ((w, b), shape) = (self.linear(id), Shape::new(rows, plan.inputs, width));
-                B::linear(shape, inputs, w, b, false, sized(&mut cross[0], rows * width));
-            }
-            None => sized(&mut cross[0], rows * width).copy_from_slice(inputs),
-        }
-        for (i, id) in plan.cross.iter().enumerate() {
-            let (before, after) = cross.split_at_mut(i + 1);
-            let (w, b) = self.linear(*id);
-            let inner = sized(&mut inner[i], rows * width);
-            B::cross(width, &before[0], &before[i], w, b, inner, sized(&mut after[0], rows * width));
-        }
-        let mut x = &cross[plan.cross.len()];
-        let mut inputs = width;
-        for (i, (id, hidden)) in plan.mlp.iter().zip(hidden).enumerate() {
-            let (w, b) = self.linear(*id);
-            B::linear(Shape::new(rows, inputs, b.len()), x, w, b, true, sized(hidden, rows * b.len()));
-            B::dropout(dropout.at(MLP_PLACE + i as u64), 0, hidden);
-            (x, inputs) = (hidden, b.len());
-        }
-        let (w, b) = self.linear(plan.head);
-        B::linear(Shape::new(rows, inputs, plan.heads), x, w, b, false, sized(logits, rows * plan.heads));
-    }
-
-    /// From `scratch.gradient.logits` to every parameter.
+    /// From `gradient.rows_major` to the parameters below the top.
     fn backward<B: Backend<R>>(
         &self,
         batch: &FeatureBatch,
@@ -197,10 +238,9 @@ impl<R: Real> Network<R> {
         dropout: Dropout,
         gradients: &mut Gradients<R>,
     ) {
-        self.top_backward::<B>(scratch, dropout, gradients);
-        let Scratch { chunk, encoder, gradient, .. } = scratch;
+        let Scratch { chunk, shards, gradient, threads, .. } = scratch;
         let plan = &self.plan;
-        let d_inputs = &gradient.current;
+        let d_inputs = &gradient.rows_major;
         self.side_backward::<B>(&plan.user, &batch.user, &chunk.request, d_inputs, gradients);
         self.side_backward::<B>(&plan.item, &batch.item, &chunk.row, d_inputs, gradients);
         if let Some((id, offset)) = plan.surface {
@@ -208,13 +248,25 @@ impl<R: Real> Network<R> {
             let (table, mut touch) = gradients.table(id);
             B::embedding_backward(shape, &chunk.surface, d_inputs, false, table, &mut touch);
         }
-        if self.config.encoder != Encoder::None {
-            let d_sequence = zeroed(&mut gradient.sequence, chunk.source.len() * plan.sequence);
-            let block =
-                Block { source: &chunk.segment, width: plan.sequence, stride: plan.inputs, offset: 0 };
-            columns::collect(block, d_inputs, d_sequence);
-            encoder::backward::<R, B>(self, chunk, encoder, gradient, dropout, gradients);
+        if self.config.encoder == Encoder::None {
+            return;
         }
+        let first = chunk.rows.start;
+        parallel::each(*threads, shards.iter_mut(), |shard| {
+            shard.clear_gradients(&self.parameters, plan.encoder.clone());
+            for Piece { chunk, tape } in &mut shard.pieces[..shard.used] {
+                let rows = chunk.rows.start - first..chunk.rows.end - first;
+                let d_inputs = &d_inputs[rows.start * plan.inputs..rows.end * plan.inputs];
+                let d_sequence = zeroed(&mut shard.d.sequence, chunk.source.len() * plan.sequence);
+                let block =
+                    Block { source: &chunk.segment, width: plan.sequence, stride: plan.inputs, offset: 0 };
+                columns::collect(block, d_inputs, d_sequence);
+                let dropout = dropout.at(CHUNK_PLACE + chunk.rows.start as u64);
+                encoder::backward::<R, B>(self, chunk, tape, &mut shard.d, dropout, &mut shard.gradients);
+            }
+        });
+        // In fixed order, whoever computed them.
+        shards.iter().filter(|shard| shard.used > 0).for_each(|shard| gradients.add(&shard.gradients));
     }
 
     fn side_backward<B: Backend<R>>(
@@ -229,53 +281,6 @@ impl<R: Real> Network<R> {
             let shape = table_shape(side, table, entity, self.plan.inputs);
             let (data, mut touch) = gradients.table(table.id);
             B::embedding_backward(shape, &columns.categorical, d_inputs, false, data, &mut touch);
-        }
-    }
-
-    /// Leaves the gradient of the inputs in `scratch.gradient.current`.
-    fn top_backward<B: Backend<R>>(
-        &self,
-        scratch: &mut Scratch<R>,
-        dropout: Dropout,
-        gradients: &mut Gradients<R>,
-    ) {
-        let (plan, width) = (&self.plan, self.plan.cross_width);
-        let TopTape { inputs, cross, inner, hidden, .. } = &mut scratch.top;
-        let d = &mut scratch.gradient;
-        let rows = inputs.len() / plan.inputs;
-        let layers: Vec<&[R]> = std::iter::once(cross[plan.cross.len()].as_slice())
-            .chain(hidden[..plan.mlp.len()].iter().map(Vec::as_slice))
-            .collect();
-        let size = |i: usize| layers[i].len() / rows;
-        let last = plan.mlp.len();
-        let (dw, db) = gradients.pair(plan.head);
-        let shape = Shape::new(rows, size(last), plan.heads);
-        let current = sized(&mut d.current, rows * size(last));
-        B::linear_backward(shape, layers[last], self.weight(plan.head), &[], &mut d.logits, current, dw, db);
-        for (i, id) in plan.mlp.iter().enumerate().rev() {
-            B::dropout(dropout.at(MLP_PLACE + i as u64), 0, &mut d.current);
-            let (dw, db) = gradients.pair(*id);
-            let shape = Shape::new(rows, size(i), size(i + 1));
-            let next = sized(&mut d.next, rows * size(i));
-            let w = self.weight(*id);
-            B::linear_backward(shape, layers[i], w, layers[i + 1], &mut d.current, next, dw, db);
-            std::mem::swap(&mut d.current, &mut d.next);
-        }
-        let base = zeroed(&mut d.base, rows * width);
-        for (i, id) in plan.cross.iter().enumerate().rev() {
-            let (dw, db) = gradients.pair(*id);
-            let next = sized(&mut d.next, rows * width);
-            let (w, inner) = (self.weight(*id), &mut inner[i]);
-            B::cross_backward(width, &cross[0], &cross[i], w, inner, &d.current, base, next, dw, db);
-            std::mem::swap(&mut d.current, &mut d.next);
-        }
-        accumulate(&mut d.current, base);
-        if let Some(id) = plan.project {
-            let (dw, db) = gradients.pair(id);
-            let shape = Shape::new(rows, plan.inputs, width);
-            let next = sized(&mut d.next, rows * plan.inputs);
-            B::linear_backward(shape, inputs, self.weight(id), &[], &mut d.current, next, dw, db);
-            std::mem::swap(&mut d.current, &mut d.next);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The model's parameters, and where every input stands in the row that the cross layers see.
 
+use std::ops::Range;
+
 use lately_features::batch::{CategoricalSlots, Layout};
 use lately_features::schema::Schema;
 use lately_kernels::Real;
@@ -107,6 +109,8 @@ pub(crate) struct Plan {
     /// Width of the cross layers.
     pub(crate) cross_width: usize,
     pub(crate) action_table: usize,
+    /// The encoder's parameters.
+    pub(crate) encoder: Range<usize>,
     pub(crate) layers: Vec<LayerIds>,
     pub(crate) pool: Option<usize>,
     pub(crate) project: Option<usize>,
@@ -193,6 +197,7 @@ impl Plan {
             pool = config.max_pool.then(|| b.linear("transact.pool", width, width));
             sequence = width * (first_k + usize::from(config.max_pool));
         }
+        let encoder = 0..b.specs.len();
         let affinity = config.affinity && config.encoder != Encoder::None && !config.compatibility;
         let mut inputs = sequence + if affinity { affinity::VALUES * schema.actions.len() } else { 0 };
         let user = b.side("user", Layout::of(&schema.user_features), config.compatibility, &mut inputs);
@@ -238,6 +243,7 @@ impl Plan {
             inputs,
             cross_width,
             action_table,
+            encoder,
             layers,
             pool,
             project,

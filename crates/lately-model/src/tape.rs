@@ -3,14 +3,31 @@
 use lately_kernels::Real;
 
 use crate::chunk::Chunk;
+use crate::shard::Shard;
 
-/// Working memory of [`crate::Model`]: one a thread. It grows to what the largest call needs and is then reused.
-#[derive(Debug, Default)]
+/// Working memory of [`crate::Model`]: one a caller. It grows to what the largest call needs and is then reused.
+#[derive(Debug)]
 pub struct Scratch<R = f32> {
+    pub(crate) threads: usize,
     pub(crate) chunk: Chunk,
-    pub(crate) encoder: EncoderTape<R>,
+    pub(crate) shards: Vec<Shard<R>>,
     pub(crate) top: TopTape<R>,
     pub(crate) gradient: GradientTape<R>,
+}
+
+impl<R: Default> Default for Scratch<R> {
+    fn default() -> Self {
+        Self::with_threads(1)
+    }
+}
+
+impl<R: Default> Scratch<R> {
+    /// For calls that share their work among this many threads, of which the caller is one; results do not depend on
+    /// it.
+    pub fn with_threads(threads: usize) -> Self {
+        let (chunk, shards) = (Chunk::default(), Vec::new());
+        Self { threads, chunk, shards, top: TopTape::default(), gradient: GradientTape::default() }
+    }
 }
 
 /// What the encoder's backward needs, and its output.
@@ -55,21 +72,29 @@ pub(crate) struct LayerTape<R> {
     pub(crate) rstd2: Vec<R>,
 }
 
-/// Inputs, cross layers, MLP, heads.
+/// Inputs, cross layers, MLP, heads; feature-major but for the ends.
 #[derive(Debug, Default)]
 pub(crate) struct TopTape<R> {
+    /// Rows x inputs.
+    pub(crate) rows_major: Vec<R>,
     pub(crate) inputs: Vec<R>,
     /// Input of every cross layer; the last one is the MLP's input.
     pub(crate) cross: Vec<Vec<R>>,
     pub(crate) inner: Vec<Vec<R>>,
     pub(crate) hidden: Vec<Vec<R>>,
+    pub(crate) outputs: Vec<R>,
+    /// Rows x heads.
     pub(crate) logits: Vec<R>,
 }
 
 /// Gradients of activations.
 #[derive(Debug, Default)]
 pub(crate) struct GradientTape<R> {
+    /// Rows x heads.
     pub(crate) logits: Vec<R>,
+    /// Of the top's inputs, rows x inputs.
+    pub(crate) rows_major: Vec<R>,
+    /// The top's, feature-major.
     pub(crate) current: Vec<R>,
     pub(crate) next: Vec<R>,
     pub(crate) base: Vec<R>,

@@ -5,7 +5,7 @@ pub mod scalar;
 
 use crate::Real;
 use crate::dropout::{self, Dropout};
-use crate::matrix::{View, product};
+use crate::matrix::{Product, View};
 use crate::simd::{max, sum, sum2, wide};
 
 /// Sizes and masks.
@@ -52,7 +52,7 @@ impl Shape<'_> {
 
 /// `qkv`: T x 3d, each row query, key, value; `probabilities` (out, before dropout): see [`Shape::probabilities`];
 /// `context` (out): T x d. `scratch` is memory to reuse.
-pub fn forward<R: Real>(
+pub fn forward<R: Real, P: Product<R>>(
     s: Shape<'_>,
     qkv: &[R],
     probabilities: &mut [R],
@@ -66,17 +66,17 @@ pub fn forward<R: Real>(
         }
         let p = &mut probabilities[at..at + n * n];
         let part = |i: usize| View::rows(&qkv[start * row + i * d + head * dh..], row);
-        product((n, n, dh), p, n, false, s.factor(), part(0), part(1).t());
+        P::product((n, n, dh), p, n, false, s.factor(), part(0), part(1).t());
         let masked = if s.masked.is_empty() { &[][..] } else { &s.masked[start..start + n] };
         softmax(p, n, masked);
         let p = dropped(s.dropout, at, p, scratch);
         let out = &mut context[start * d + head * dh..];
-        product((n, dh, n), out, d, false, R::ONE, View::rows(p, n), part(2));
+        P::product((n, dh, n), out, d, false, R::ONE, View::rows(p, n), part(2));
     });
 }
 
 /// Gradient of [`forward`] from its probabilities; `d_qkv` (T x 3d) is overwritten.
-pub fn backward<R: Real>(
+pub fn backward<R: Real, P: Product<R>>(
     s: Shape<'_>,
     qkv: &[R],
     probabilities: &[R],
@@ -94,15 +94,15 @@ pub fn backward<R: Real>(
         let part = |i: usize| View::rows(&qkv[base(i)..], row);
         let dc = View::rows(&d_context[start * d + head * dh..], d);
         let kept = dropped(s.dropout, at, p, scratch);
-        product((n, dh, n), &mut d_qkv[base(2)..], row, false, R::ONE, View::rows(kept, n).t(), dc);
+        P::product((n, dh, n), &mut d_qkv[base(2)..], row, false, R::ONE, View::rows(kept, n).t(), dc);
         scratch.resize(n * n, R::ZERO);
         let ds = &mut scratch[..n * n];
-        product((n, n, dh), ds, n, false, R::ONE, dc, part(2).t());
+        P::product((n, n, dh), ds, n, false, R::ONE, dc, part(2).t());
         dropout::apply(s.dropout, at as u32, ds);
         softmax_backward(p, ds, n);
         let ds = View::rows(&*ds, n);
-        product((n, dh, n), &mut d_qkv[base(0)..], row, false, s.factor(), ds, part(1));
-        product((n, dh, n), &mut d_qkv[base(1)..], row, false, s.factor(), ds.t(), part(0));
+        P::product((n, dh, n), &mut d_qkv[base(0)..], row, false, s.factor(), ds, part(1));
+        P::product((n, dh, n), &mut d_qkv[base(1)..], row, false, s.factor(), ds.t(), part(0));
     });
 }
 

@@ -4,7 +4,7 @@ pub mod cases;
 pub mod scalar;
 
 use crate::Real;
-use crate::matrix::{View, product};
+use crate::matrix::{Product, View};
 use crate::simd::wide;
 
 /// Sizes of a linear map.
@@ -28,13 +28,13 @@ impl Shape {
 }
 
 /// x: m x k, w: n rows of k at `stride`, b: n or empty for none, y: m x n.
-pub fn forward<R: Real>(s: Shape, x: &[R], w: &[R], b: &[R], relu: bool, y: &mut [R]) {
+pub fn forward<R: Real, P: Product<R>>(s: Shape, x: &[R], w: &[R], b: &[R], relu: bool, y: &mut [R]) {
     let y = &mut y[..s.rows * s.outputs];
     if !b.is_empty() {
         y.chunks_exact_mut(s.outputs.max(1)).for_each(|row| row.copy_from_slice(b));
     }
     let (x, w) = (View::rows(x, s.inputs), View::rows(w, s.stride));
-    product((s.rows, s.outputs, s.inputs), y, s.outputs, !b.is_empty(), R::ONE, x, w.t());
+    P::product((s.rows, s.outputs, s.inputs), y, s.outputs, !b.is_empty(), R::ONE, x, w.t());
     if relu {
         wide(
             #[inline(always)]
@@ -45,7 +45,7 @@ pub fn forward<R: Real>(s: Shape, x: &[R], w: &[R], b: &[R], relu: bool, y: &mut
 
 /// Gradients of [`forward`]. `y` is its output where it had a ReLU, empty else; `dy` is masked by it in place.
 /// `dx` (m x k) is overwritten, empty where it is not wanted; `dw` and `db` (empty for none) are added to.
-pub fn backward<R: Real>(
+pub fn backward<R: Real, P: Product<R>>(
     s: Shape,
     x: &[R],
     w: &[R],
@@ -74,8 +74,8 @@ pub fn backward<R: Real>(
     let d = View::rows(dy, s.outputs);
     if !dx.is_empty() {
         let w = View::rows(w, s.stride);
-        product((s.rows, s.inputs, s.outputs), dx, s.inputs, false, R::ONE, d, w);
+        P::product((s.rows, s.inputs, s.outputs), dx, s.inputs, false, R::ONE, d, w);
     }
     let x = View::rows(x, s.inputs);
-    product((s.outputs, s.inputs, s.rows), dw, s.stride, true, R::ONE, d.t(), x);
+    P::product((s.outputs, s.inputs, s.rows), dw, s.stride, true, R::ONE, d.t(), x);
 }

@@ -5,7 +5,7 @@ use lately_kernels::attention::cases::Case as AttentionCase;
 use lately_kernels::attention::{self, Shape as AttentionShape};
 use lately_kernels::embedding::cases as embedding;
 use lately_kernels::expand::cases as expand;
-use lately_kernels::{Dropout, Real, add_norm, cross, linear, pool};
+use lately_kernels::{Dropout, Real, add_norm, dense, linear, pool};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -54,7 +54,8 @@ fn problems<R: Real, B: Backend<R>>(long: bool) -> Vec<Problem<R>> {
     if long {
         attentions::<R, B>(&mut all, attention::cases::LONG);
     }
-    norms_and_crosses::<R, B>(&mut all);
+    norms::<R, B>(&mut all);
+    denses::<R, B>(&mut all);
     embeddings::<R, B>(&mut all);
     expansions::<R, B>(&mut all);
     for case in pool::cases::CASES {
@@ -124,7 +125,7 @@ fn attentions<R: Real, B: Backend<R>>(all: &mut Vec<Problem<R>>, case: Attention
     });
 }
 
-fn norms_and_crosses<R: Real, B: Backend<R>>(all: &mut Vec<Problem<R>>) {
+fn norms<R: Real, B: Backend<R>>(all: &mut Vec<Problem<R>>) {
     for (rows, w) in add_norm::cases::CASES.iter().copied() {
         let n = rows * w;
         let run = move |x: &Values<R>| {
@@ -145,27 +146,62 @@ fn norms_and_crosses<R: Real, B: Backend<R>>(all: &mut Vec<Problem<R>>) {
             backward: Box::new(backward),
         });
     }
-    for (rows, w) in cross::cases::CASES.iter().copied() {
-        let n = rows * w;
-        let run = move |x: &Values<R>| {
-            let (mut inner, mut y) = (dirty(n), dirty(n));
-            B::cross(w, &x[0], &x[1], &x[2], &x[3], &mut inner, &mut y);
-            (inner, y)
+}
+
+fn denses<R: Real, B: Backend<R>>(all: &mut Vec<Problem<R>>) {
+    for (s, relu, from) in dense::cases::CASES.iter().copied() {
+        let forward = move |x: &Values<R>| {
+            let mut y = dirty(s.outputs * s.rows);
+            B::dense(s, &x[0], &x[1], &x[2], relu, &mut y);
+            y
         };
         let backward = move |x: &Values<R>, dy: &[R]| {
-            let mut inner = run(x).0;
-            let (mut dx0, mut dx, mut dw, mut db) = (zeros(n), dirty(n), zeros(w * w), zeros(w));
-            let (da, db_) = (&mut dw, &mut db);
-            B::cross_backward(w, &x[0], &x[1], &x[2], &mut inner, dy, &mut dx0, &mut dx, da, db_);
-            vec![dx0, dx, dw, db]
+            let mut dy = dy.to_vec();
+            if relu {
+                B::relu_backward(&forward(x), &mut dy);
+            }
+            let (mut dx, mut dw, mut db) = (dirty(x[0].len()), zeros(x[1].len()), zeros(s.outputs));
+            let (first, second) = dx.split_at_mut(from * s.rows);
+            B::dense_input(s, 0..from, &x[1], &dy, first);
+            B::dense_input(s, from..s.inputs, &x[1], &dy, second);
+            B::dense_weight(s, &x[0], &dy, &mut dw, &mut db);
+            vec![dx, dw, db]
         };
         all.push(Problem {
-            name: format!("cross {rows} x {w}"),
-            inputs: inputs(&[n, n, w * w, w]),
-            forward: Box::new(move |x| run(x).1),
+            name: format!("dense {s:?} relu {relu}"),
+            inputs: inputs(&[s.inputs * s.rows, s.outputs * s.inputs, s.outputs]),
+            forward: Box::new(forward),
             backward: Box::new(backward),
         });
     }
+    for (rows, columns) in dense::cases::TRANSPOSED.iter().copied() {
+        let turn = move |rows: usize, columns: usize, x: &[R]| {
+            let mut y = dirty(rows * columns);
+            B::transpose(rows, columns, x, &mut y);
+            y
+        };
+        all.push(Problem {
+            name: format!("transpose {rows} x {columns}"),
+            inputs: inputs(&[rows * columns]),
+            forward: Box::new(move |x| turn(rows, columns, &x[0])),
+            backward: Box::new(move |_, dy| vec![turn(columns, rows, dy)]),
+        });
+    }
+    let n = 37;
+    all.push(Problem {
+        name: "gate".into(),
+        inputs: inputs(&[n, n, n]),
+        forward: Box::new(move |x| {
+            let mut y = dirty(n);
+            B::gate(&x[0], &x[1], &x[2], &mut y);
+            y
+        }),
+        backward: Box::new(move |x, dy| {
+            let (mut inner, mut dx0) = (x[1].clone(), zeros(n));
+            B::gate_backward(&x[0], &mut inner, dy, &mut dx0);
+            vec![dx0, inner, dy.to_vec()]
+        }),
+    });
 }
 
 fn embeddings<R: Real, B: Backend<R>>(all: &mut Vec<Problem<R>>) {
