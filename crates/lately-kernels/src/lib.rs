@@ -9,8 +9,10 @@
 //! added to; gradients of activations are overwritten unless the documentation says otherwise. Lengths that do not
 //! fit the shapes panic: they are bugs of the caller, which checks data from outside.
 
+pub mod adam;
 pub mod add_norm;
 pub mod attention;
+pub mod bf16;
 pub mod columns;
 pub mod dense;
 pub mod dropout;

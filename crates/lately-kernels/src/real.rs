@@ -41,6 +41,8 @@ pub trait Real:
     fn exp_fast(self) -> Self;
     /// Square root.
     fn sqrt(self) -> Self;
+    /// Sum of squares in f64, in a fixed order.
+    fn squares(x: &[Self]) -> f64;
     /// The larger one.
     #[inline(always)]
     fn larger(self, other: Self) -> Self {
@@ -90,6 +92,9 @@ impl Real for f32 {
     fn sqrt(self) -> Self {
         f32::sqrt(self)
     }
+    fn squares(x: &[Self]) -> f64 {
+        crate::adam::squares(x)
+    }
 }
 
 impl Real for f64 {
@@ -120,6 +125,9 @@ impl Real for f64 {
     #[inline(always)]
     fn sqrt(self) -> Self {
         f64::sqrt(self)
+    }
+    fn squares(x: &[Self]) -> f64 {
+        x.iter().map(|x| x * x).sum()
     }
 }
 

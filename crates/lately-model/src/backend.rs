@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use lately_kernels::attention::Shape as AttentionShape;
+use lately_kernels::bf16::Bf16;
 use lately_kernels::dense::Shape as Tile;
 use lately_kernels::embedding::Shape as EmbeddingShape;
 use lately_kernels::expand::Segments;
@@ -21,12 +22,16 @@ pub(crate) mod suite;
 #[derive(Debug, Clone, Copy)]
 pub struct Cpu;
 
+/// The same with factors of products rounded to bfloat16; sums and all else stay f32.
+#[derive(Debug, Clone, Copy)]
+pub struct CpuBf16;
+
 /// The references of `lately-kernels` in plain loops.
 #[derive(Debug, Clone, Copy)]
 pub struct Scalar;
 
-/// Declares the trait and implements it by the functions named on the right: `module::function` for [`Cpu`],
-/// `module::scalar::function` for [`Scalar`]. `by products` marks those that multiply matrices.
+/// Declares the trait and implements it by the functions named on the right: `module::function` for [`Cpu`]
+/// and [`CpuBf16`], `module::scalar::function` for [`Scalar`]. `by products` marks those that multiply matrices.
 macro_rules! backend {
     ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?)
         = $module:ident::$function:ident $(by $products:ident)?;)*) => {
@@ -38,6 +43,12 @@ macro_rules! backend {
         impl<R: Real> Backend<R> for Cpu {
             $(fn $name($($arg: $type),*) { fast!(R, Exact, $module::$function($($arg),*) $($products)?) })*
         }
+        const _: () = {
+            type R = f32; // the operations' arguments name it
+            impl Backend<R> for CpuBf16 {
+                $(fn $name($($arg: $type),*) { fast!(R, Bf16, $module::$function($($arg),*) $($products)?) })*
+            }
+        };
         impl<R: Real> Backend<R> for Scalar {
             $(fn $name($($arg: $type),*) { lately_kernels::$module::scalar::$function($($arg),*) })*
         }

@@ -28,6 +28,17 @@ pub enum Fusion {
     None,
 }
 
+/// How matrices are multiplied; weights and everything else are f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// In f32.
+    #[default]
+    F32,
+    /// Factors rounded to bfloat16, sums in f32: faster where the machine has instructions for it.
+    Bf16,
+}
+
 /// Configuration of the model. Unknown keys are refused, missing ones take the default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -89,16 +89,20 @@ impl<R: Real> Gradients<R> {
 
     /// Sets all to zero.
     pub fn clear(&mut self) {
+        for entry in self.entries.iter_mut().filter(|e| e.touched.is_none()) {
+            entry.data.fill(R::ZERO);
+        }
+        self.clear_touched();
+    }
+
+    /// Sets the tables to zero.
+    pub(crate) fn clear_touched(&mut self) {
         for entry in &mut self.entries {
-            match &mut entry.touched {
-                None => entry.data.fill(R::ZERO),
-                Some(t) => {
-                    for row in t.rows.drain(..) {
-                        let at = row as usize * t.width;
-                        entry.data[at..at + t.width].fill(R::ZERO);
-                        t.seen[row as usize] = false;
-                    }
-                }
+            let Some(t) = &mut entry.touched else { continue };
+            for row in t.rows.drain(..) {
+                let at = row as usize * t.width;
+                entry.data[at..at + t.width].fill(R::ZERO);
+                t.seen[row as usize] = false;
             }
         }
     }
@@ -142,12 +146,17 @@ impl<R: Real> Gradients<R> {
 
     /// Euclidean norm over all parameters; NaN or infinite where a gradient is.
     pub fn norm(&self) -> f64 {
-        let squares = |x: &[R]| x.iter().map(|x| x.to_f64() * x.to_f64()).sum::<f64>();
-        let of = |e: &Entry<R>| match &e.touched {
-            None => squares(&e.data),
-            Some(t) => t.rows.iter().map(|r| squares(&e.data[*r as usize * t.width..][..t.width])).sum(),
-        };
-        self.entries.iter().map(of).sum::<f64>().sqrt()
+        self.parts().map(R::squares).sum::<f64>().sqrt()
+    }
+
+    /// All that may differ from zero, in fixed order.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &[R]> {
+        self.entries.iter().flat_map(|e| {
+            let rows = e.touched.as_ref().map_or(&[][..], |t| &t.rows);
+            let width = e.touched.as_ref().map_or(0, |t| t.width);
+            let rows = rows.iter().map(move |r| &e.data[*r as usize * width..][..width]);
+            e.touched.is_none().then_some(e.data.as_slice()).into_iter().chain(rows)
+        })
     }
 
     /// Whether every gradient is a finite number (and their norm too).

@@ -24,10 +24,11 @@ mod tape;
 #[cfg(test)]
 mod tests;
 mod top;
+mod update;
 
-pub use backend::{Backend, Cpu, Scalar};
+pub use backend::{Backend, Cpu, CpuBf16, Scalar};
 pub use checkpoint::{CheckpointError, Manifest};
-pub use config::{Encoder, Fusion, ModelConfig};
+pub use config::{Encoder, Fusion, ModelConfig, Precision};
 pub use error::ModelError;
 pub use gradients::{GradientOf, Gradients};
 pub use model::Model;
@@ -35,3 +36,4 @@ pub use normaliser::{Normaliser, NormaliserFit};
 pub use parity::{ParityError, ParityReport};
 pub use plan::Parameter;
 pub use tape::Scratch;
+pub use update::AdamStep;

@@ -4,7 +4,7 @@ use lately_features::{FeatureBatch, Schema};
 
 use crate::network::Network;
 use crate::plan::{Parameter, Plan, initial};
-use crate::{Cpu, Gradients, ModelConfig, ModelError, Normaliser, Scratch};
+use crate::{Cpu, CpuBf16, Gradients, ModelConfig, ModelError, Normaliser, Precision, Scratch};
 
 /// A ranking model for one schema, in f32 on the CPU.
 #[derive(Debug, Clone)]
@@ -48,7 +48,10 @@ impl Model {
     /// Where the batch does not fit the schema or holds numbers that are not finite.
     pub fn score(&self, batch: &FeatureBatch, scratch: &mut Scratch) -> Result<Vec<f32>, ModelError> {
         let mut logits = Vec::with_capacity(batch.rows() * self.heads());
-        self.network.score::<Cpu>(batch, scratch, &mut logits, None)?;
+        match scratch.precision {
+            Precision::F32 => self.network.score::<Cpu>(batch, scratch, &mut logits, None)?,
+            Precision::Bf16 => self.network.score::<CpuBf16>(batch, scratch, &mut logits, None)?,
+        }
         Ok(logits)
     }
 
@@ -66,7 +69,14 @@ impl Model {
         scratch: &mut Scratch,
         gradients: &mut Gradients,
     ) -> Result<f64, ModelError> {
-        self.network.loss_and_gradient::<Cpu>(batch, weight, dropout_seed, scratch, gradients)
+        match scratch.precision {
+            Precision::F32 => {
+                self.network.loss_and_gradient::<Cpu>(batch, weight, dropout_seed, scratch, gradients)
+            }
+            Precision::Bf16 => {
+                self.network.loss_and_gradient::<CpuBf16>(batch, weight, dropout_seed, scratch, gradients)
+            }
+        }
     }
 
     /// The frozen input normalisation.

@@ -7,7 +7,7 @@ use lately_features::FeatureBatch;
 use lately_features::batch::Columns;
 use lately_kernels::columns::{self, Block};
 use lately_kernels::embedding::Shape as EmbeddingShape;
-use lately_kernels::{Dropout, Real, loss, parallel};
+use lately_kernels::{Dropout, Real, loss};
 
 use crate::backend::Backend;
 use crate::chunk::{Chunk, Limits, check};
@@ -51,10 +51,9 @@ impl<R: Real> Network<R> {
         mut sequence: Option<&mut Vec<R>>,
     ) -> Result<(), ModelError> {
         check(&self.plan, batch)?;
-        let threads = scratch.threads;
         let mut row = 0;
         while row < batch.rows() {
-            let Scratch { chunk, shards, top, .. } = scratch;
+            let Scratch { chunk, shards, top, pool, .. } = scratch;
             self.chunk(chunk, batch, row..batch.rows(), Limits::CHUNK);
             let rows = chunk.rows.clone();
             sized(&mut top.rows_major, rows.len() * self.plan.inputs);
@@ -69,7 +68,7 @@ impl<R: Real> Network<R> {
                 self.piece::<B>(batch, piece, inputs, false, Dropout::default());
                 at = piece.chunk.rows.end;
             }
-            self.top::<B>(rows.len(), top, Dropout::default(), threads);
+            self.top::<B>(rows.len(), top, Dropout::default(), pool);
             out.extend_from_slice(&top.logits);
             if let Some(sequence) = sequence.as_deref_mut() {
                 for inputs in top.rows_major.chunks_exact(self.plan.inputs) {
@@ -98,19 +97,18 @@ impl<R: Real> Network<R> {
             Some(seed) => Dropout { seed, rate: self.config.dropout },
             None => Dropout::default(),
         };
-        let threads = scratch.threads;
         let (mut total, mut row) = (0.0, 0);
         while row < batch.rows() {
             self.forward::<B>(batch, row, scratch, dropout);
             let rows = scratch.chunk.rows.clone();
             let top_dropout = dropout.at(CHUNK_PLACE + row as u64);
-            self.top::<B>(rows.len(), &mut scratch.top, top_dropout, threads);
+            self.top::<B>(rows.len(), &mut scratch.top, top_dropout, &scratch.pool);
             let at = rows.start * heads..rows.end * heads;
             let gradient = sized(&mut scratch.gradient.logits, rows.len() * heads);
             total +=
                 loss::cross_entropy(&scratch.top.logits, &batch.label[at.clone()], &weight[at], gradient);
-            let Scratch { top, gradient, .. } = scratch;
-            self.top_backward::<B>(rows.len(), top, gradient, top_dropout, gradients, threads);
+            let Scratch { top, gradient, pool, .. } = scratch;
+            self.top_backward::<B>(rows.len(), top, gradient, top_dropout, gradients, pool);
             self.backward::<B>(batch, scratch, dropout, gradients);
             row = rows.end;
         }
@@ -129,7 +127,7 @@ impl<R: Real> Network<R> {
         scratch: &mut Scratch<R>,
         dropout: Dropout,
     ) {
-        let Scratch { chunk, shards, top, threads, .. } = scratch;
+        let Scratch { chunk, shards, top, pool, .. } = scratch;
         self.chunk(chunk, batch, row..batch.rows(), Limits::CHUNK);
         let mut left = sized(&mut top.rows_major, chunk.rows.len() * self.plan.inputs);
         let ranges = chunk.shards(batch, per_candidate(&self.config));
@@ -143,7 +141,7 @@ impl<R: Real> Network<R> {
             left = rest;
             work.push((shard, range, inputs));
         }
-        parallel::each(*threads, work.into_iter(), |(shard, range, inputs)| {
+        pool.each(work.into_iter(), |(shard, range, inputs)| {
             self.shard::<B>(batch, shard, range, inputs, dropout);
         });
     }
@@ -238,7 +236,7 @@ impl<R: Real> Network<R> {
         dropout: Dropout,
         gradients: &mut Gradients<R>,
     ) {
-        let Scratch { chunk, shards, gradient, threads, .. } = scratch;
+        let Scratch { chunk, shards, gradient, pool, .. } = scratch;
         let plan = &self.plan;
         let d_inputs = &gradient.rows_major;
         self.side_backward::<B>(&plan.user, &batch.user, &chunk.request, d_inputs, gradients);
@@ -252,7 +250,7 @@ impl<R: Real> Network<R> {
             return;
         }
         let first = chunk.rows.start;
-        parallel::each(*threads, shards.iter_mut(), |shard| {
+        pool.each(shards.iter_mut(), |shard| {
             shard.clear_gradients(&self.parameters, plan.encoder.clone());
             for Piece { chunk, tape } in &mut shard.pieces[..shard.used] {
                 let rows = chunk.rows.start - first..chunk.rows.end - first;

@@ -1,14 +1,17 @@
 //! Memory of the forward and backward pass, reused from call to call.
 
 use lately_kernels::Real;
+use lately_kernels::parallel::Pool;
 
 use crate::chunk::Chunk;
+use crate::config::Precision;
 use crate::shard::Shard;
 
 /// Working memory of [`crate::Model`]: one a caller. It grows to what the largest call needs and is then reused.
 #[derive(Debug)]
 pub struct Scratch<R = f32> {
-    pub(crate) threads: usize,
+    pub(crate) precision: Precision,
+    pub(crate) pool: Pool,
     pub(crate) chunk: Chunk,
     pub(crate) shards: Vec<Shard<R>>,
     pub(crate) top: TopTape<R>,
@@ -22,11 +25,23 @@ impl<R: Default> Default for Scratch<R> {
 }
 
 impl<R: Default> Scratch<R> {
-    /// For calls that share their work among this many threads, of which the caller is one; results do not depend on
-    /// it.
+    /// For calls that share their work among this many threads of its own; with 1 the caller works itself. Results do not
+    /// depend on it.
     pub fn with_threads(threads: usize) -> Self {
-        let (chunk, shards) = (Chunk::default(), Vec::new());
-        Self { threads, chunk, shards, top: TopTape::default(), gradient: GradientTape::default() }
+        let (chunk, shards, precision) = (Chunk::default(), Vec::new(), Precision::F32);
+        let (top, gradient) = (TopTape::default(), GradientTape::default());
+        Self { precision, pool: Pool::new(threads), chunk, shards, top, gradient }
+    }
+
+    /// The threads.
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// For calls that multiply in this precision. The default is f32.
+    #[must_use]
+    pub fn precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 }
 

@@ -5,7 +5,8 @@
 //! in place, so that none is summed over threads.
 
 use lately_kernels::dense::Shape;
-use lately_kernels::{Dropout, Real, parallel};
+use lately_kernels::parallel::Pool;
+use lately_kernels::{Dropout, Real};
 
 use crate::Gradients;
 use crate::backend::Backend;
@@ -36,7 +37,7 @@ impl<R: Real> Network<R> {
         rows: usize,
         top: &mut TopTape<R>,
         dropout: Dropout,
-        threads: usize,
+        pool: &Pool,
     ) {
         let (plan, width) = (&self.plan, self.plan.cross_width);
         let TopTape { rows_major, inputs, cross, inner, hidden, outputs, logits } = top;
@@ -48,7 +49,7 @@ impl<R: Real> Network<R> {
         match plan.project {
             Some(id) => {
                 let out = sized(&mut cross[0], rows * width);
-                self.dense::<B>(id, rows, inputs, false, out, threads, |_, _| {});
+                self.dense::<B>(id, rows, inputs, false, out, pool, |_, _| {});
             }
             None => sized(&mut cross[0], rows * width).copy_from_slice(inputs),
         }
@@ -62,20 +63,20 @@ impl<R: Real> Network<R> {
                 &before[i],
                 inner,
                 sized(&mut after[0], rows * width),
-                threads,
+                pool,
             );
         }
         let mut x = &cross[plan.cross.len()];
         for (i, (id, hidden)) in plan.mlp.iter().zip(hidden).enumerate() {
             let mask = dropout.at(MLP_PLACE + i as u64);
             let out = sized(hidden, rows * self.outputs(*id));
-            self.dense::<B>(*id, rows, x, true, out, threads, |tile, y| {
+            self.dense::<B>(*id, rows, x, true, out, pool, |tile, y| {
                 B::dropout(mask, (tile * TILE * rows) as u32, y);
             });
             x = hidden;
         }
         let outputs = sized(outputs, rows * plan.heads);
-        self.dense::<B>(plan.head, rows, x, false, outputs, threads, |_, _| {});
+        self.dense::<B>(plan.head, rows, x, false, outputs, pool, |_, _| {});
         B::transpose(plan.heads, rows, outputs, sized(logits, rows * plan.heads));
     }
 
@@ -91,12 +92,12 @@ impl<R: Real> Network<R> {
         x: &[R],
         relu: bool,
         out: &mut [R],
-        threads: usize,
+        pool: &Pool,
         after: impl Fn(usize, &mut [R]) + Sync,
     ) {
         let (w, b) = self.linear(id);
         let inputs = w.len() / b.len().max(1);
-        parallel::each(threads, tiles(out, rows).enumerate(), |(tile, y)| {
+        pool.each(tiles(out, rows).enumerate(), |(tile, y)| {
             let (w, b) = (part(w, tile, inputs), part(b, tile, 1));
             B::dense(Shape { rows, inputs, outputs: b.len() }, x, w, b, relu, y);
             after(tile, y);
@@ -111,10 +112,10 @@ impl<R: Real> Network<R> {
         x: &[R],
         inner: &mut [R],
         y: &mut [R],
-        threads: usize,
+        pool: &Pool,
     ) {
         let ((w, b), width) = (self.linear(id), self.plan.cross_width);
-        parallel::each(threads, tiles(inner, rows).zip(tiles(y, rows)).enumerate(), |(tile, (inner, y))| {
+        pool.each(tiles(inner, rows).zip(tiles(y, rows)).enumerate(), |(tile, (inner, y))| {
             let (w, b) = (part(w, tile, width), part(b, tile, 1));
             B::dense(Shape { rows, inputs: width, outputs: b.len() }, x, w, b, false, inner);
             B::gate(part(x0, tile, rows), inner, part(x, tile, rows), y);
@@ -129,29 +130,29 @@ impl<R: Real> Network<R> {
         d: &mut GradientTape<R>,
         dropout: Dropout,
         gradients: &mut Gradients<R>,
-        threads: usize,
+        pool: &Pool,
     ) {
         let (plan, width) = (&self.plan, self.plan.cross_width);
         let TopTape { inputs, cross, inner, hidden, .. } = top;
         let x_of = |i: usize| if i == 0 { &cross[plan.cross.len()] } else { &hidden[i - 1] };
         B::transpose(rows, plan.heads, &d.logits, sized(&mut d.current, rows * plan.heads));
         let last = plan.mlp.len();
-        self.dense_backward::<B>(plan.head, rows, x_of(last), d, gradients, threads);
+        self.dense_backward::<B>(plan.head, rows, x_of(last), d, gradients, pool);
         for (i, id) in plan.mlp.iter().enumerate().rev() {
             let mask = dropout.at(MLP_PLACE + i as u64);
-            parallel::each(threads, tiles(&mut d.current, rows).enumerate(), |(tile, dy)| {
+            pool.each(tiles(&mut d.current, rows).enumerate(), |(tile, dy)| {
                 B::dropout(mask, (tile * TILE * rows) as u32, dy);
                 B::relu_backward(part(&hidden[i], tile, rows), dy);
             });
-            self.dense_backward::<B>(*id, rows, x_of(i), d, gradients, threads);
+            self.dense_backward::<B>(*id, rows, x_of(i), d, gradients, pool);
         }
         zeroed(&mut d.base, rows * width);
         for (i, id) in plan.cross.iter().enumerate().rev() {
-            self.cross_backward::<B>(*id, rows, &cross[0], &cross[i], &mut inner[i], d, gradients, threads);
+            self.cross_backward::<B>(*id, rows, &cross[0], &cross[i], &mut inner[i], d, gradients, pool);
         }
         crate::tape::accumulate(&mut d.current, &d.base);
         if let Some(id) = plan.project {
-            self.dense_backward::<B>(id, rows, inputs, d, gradients, threads);
+            self.dense_backward::<B>(id, rows, inputs, d, gradients, pool);
         }
         B::transpose(plan.inputs, rows, &d.current, sized(&mut d.rows_major, rows * plan.inputs));
     }
@@ -164,10 +165,10 @@ impl<R: Real> Network<R> {
         x: &[R],
         d: &mut GradientTape<R>,
         gradients: &mut Gradients<R>,
-        threads: usize,
+        pool: &Pool,
     ) {
         let dx = sized(&mut d.next, x.len());
-        self.products_backward::<B>(id, rows, x, &d.current, dx, gradients, threads, |_, _| {});
+        self.products_backward::<B>(id, rows, x, &d.current, dx, gradients, pool, |_, _| {});
         std::mem::swap(&mut d.current, &mut d.next);
     }
 
@@ -180,7 +181,7 @@ impl<R: Real> Network<R> {
         dy: &[R],
         dx: &mut [R],
         gradients: &mut Gradients<R>,
-        threads: usize,
+        pool: &Pool,
         after: impl Fn(usize, &mut [R]) + Sync,
     ) {
         let (w, b) = self.linear(id);
@@ -191,7 +192,7 @@ impl<R: Real> Network<R> {
             tiles(dw, inputs).zip(tiles(db, 1)).enumerate().map(|(tile, dw)| (tile, Some(dw), None));
         let inputs_tiles = tiles(dx, rows).enumerate().map(|(tile, dx)| (tile, None, Some(dx)));
         let all: Vec<_> = weights.chain(inputs_tiles).collect();
-        parallel::each(threads, all.into_iter(), |(tile, weight, input)| {
+        pool.each(all.into_iter(), |(tile, weight, input)| {
             if let Some((dw, db)) = weight {
                 B::dense_weight(Shape { rows, inputs, outputs: db.len() }, x, part(dy, tile, rows), dw, db);
             }
@@ -213,14 +214,14 @@ impl<R: Real> Network<R> {
         inner: &mut [R],
         d: &mut GradientTape<R>,
         gradients: &mut Gradients<R>,
-        threads: usize,
+        pool: &Pool,
     ) {
         let both = tiles(inner, rows).zip(tiles(&mut d.base, rows)).enumerate();
-        parallel::each(threads, both, |(tile, (inner, dx0))| {
+        pool.each(both, |(tile, (inner, dx0))| {
             B::gate_backward(part(x0, tile, rows), inner, part(&d.current, tile, rows), dx0);
         });
         let (dx, current) = (sized(&mut d.next, x.len()), &d.current);
-        self.products_backward::<B>(id, rows, x, inner, dx, gradients, threads, |tile, dx| {
+        self.products_backward::<B>(id, rows, x, inner, dx, gradients, pool, |tile, dx| {
             crate::tape::accumulate(dx, part(current, tile, rows));
         });
         std::mem::swap(&mut d.current, &mut d.next);
