@@ -10,10 +10,11 @@ use lately_kernels::{Dropout, Real, loss};
 use crate::backend::Backend;
 use crate::chunk::{Chunk, check};
 use crate::config::{Encoder, ModelConfig};
+use crate::encoder::{self, Pass};
 use crate::normaliser::{CLIP, Normaliser};
-use crate::plan::{Parameter, Plan, Side, Table, per_candidate};
+use crate::plan::{Parameter, Plan, Side, Table};
 use crate::tape::{Scratch, TopTape, accumulate, at_least, sized, zeroed};
-use crate::{Gradients, ModelError, affinity, encoder};
+use crate::{Gradients, ModelError, affinity};
 
 /// Places of dropout in the MLP start here.
 const MLP_PLACE: u64 = 1 << 20;
@@ -56,7 +57,7 @@ impl<R: Real> Network<R> {
             out.extend_from_slice(&scratch.top.logits);
             if let Some(sequence) = sequence.as_deref_mut() {
                 for inputs in scratch.top.inputs.chunks_exact(self.plan.inputs) {
-                    sequence.extend_from_slice(&inputs[..self.plan.sequence]);
+                    sequence.extend_from_slice(&inputs[..self.plan.encoder.output]);
                 }
             }
             row = scratch.chunk.rows.end;
@@ -106,8 +107,8 @@ impl<R: Real> Network<R> {
         dropout: Dropout,
     ) {
         let Scratch { chunk, encoder, top, .. } = scratch;
-        chunk.fill(batch, row, per_candidate(&self.config), self.config.compatibility);
-        encoder::forward::<R, B>(self, batch, chunk, encoder, keep, dropout);
+        chunk.fill(&self.plan, batch, row);
+        encoder::forward::<R, B>(&Pass { network: self, batch, chunk, dropout }, encoder, keep);
         self.inputs::<B>(batch, chunk, &encoder.sequence, &mut top.inputs);
         self.top::<B>(chunk.rows.len(), top, dropout);
     }
@@ -118,11 +119,11 @@ impl<R: Real> Network<R> {
         let out = sized(out, chunk.rows.len() * plan.inputs);
         if self.config.encoder != Encoder::None {
             let block =
-                Block { source: &chunk.segment, width: plan.sequence, stride: plan.inputs, offset: 0 };
+                Block { source: &chunk.segment, width: plan.encoder.output, stride: plan.inputs, offset: 0 };
             columns::place(block, sequence, out);
         }
         if plan.affinity {
-            affinity::forward(plan, batch, chunk, plan.sequence, out);
+            affinity::forward(plan, batch, chunk, plan.encoder.output, out);
         }
         let n = &self.normaliser;
         self.side::<B>(&plan.user, &batch.user, &chunk.request, (&n.user_mean, &n.user_std), out);
@@ -209,11 +210,12 @@ impl<R: Real> Network<R> {
             B::embedding_backward(shape, &chunk.surface, d_inputs, false, table, &mut touch);
         }
         if self.config.encoder != Encoder::None {
-            let d_sequence = zeroed(&mut gradient.sequence, chunk.source.len() * plan.sequence);
+            let d_sequence = zeroed(&mut gradient.sequence, chunk.source.len() * plan.encoder.output);
             let block =
-                Block { source: &chunk.segment, width: plan.sequence, stride: plan.inputs, offset: 0 };
+                Block { source: &chunk.segment, width: plan.encoder.output, stride: plan.inputs, offset: 0 };
             columns::collect(block, d_inputs, d_sequence);
-            encoder::backward::<R, B>(self, chunk, encoder, gradient, dropout, gradients);
+            let pass = Pass { network: self, batch, chunk, dropout };
+            encoder::backward::<R, B>(&pass, encoder, gradient, gradients);
         }
     }
 

@@ -127,7 +127,7 @@ fn an_empty_history_gives_zeros() {
     let b = batch(&schema, &[(0, 1), (2, 1)], 1);
     let mut scratch = Scratch::default();
     model.network.score::<crate::Cpu>(&b, &mut scratch, &mut logits, Some(&mut sequence)).unwrap();
-    let width = model.network.plan.sequence;
+    let width = model.network.plan.encoder.output;
     assert!(sequence[..width].iter().all(|x| *x == 0.0));
     // [pool ; first 3 of width 12]: two tokens, so the third place is zero.
     assert!(sequence[width..2 * width - 12].iter().all(|x| *x != 0.0));
