@@ -32,8 +32,10 @@ pub(crate) struct Chunk {
     pub(crate) segment: Vec<u32>,
     /// Surface of each row's request.
     pub(crate) surface: Vec<u32>,
-    /// Action type of each token.
+    /// Row of each token's action type, then those of appended candidates: one for each row of `tape.token`.
     pub(crate) action: Vec<u32>,
+    /// With appended candidates, for each expanded token its row there.
+    pub(crate) gather: Vec<u32>,
     /// Offsets of the segments' tokens (expanded).
     pub(crate) offsets: Vec<u32>,
     /// First token of each segment in `token`.
@@ -56,7 +58,7 @@ impl Chunk {
             while batch.row_offsets[request + 1] as usize <= row {
                 request += 1;
             }
-            let n = tokens(batch, request).len();
+            let n = tokens(batch, request).len() + usize::from(plan.encoder.appended);
             if row > start && self.expanded() + n > TOKENS {
                 break;
             }
@@ -67,21 +69,24 @@ impl Chunk {
             self.request.push(request as u32);
             self.surface.push(batch.surface[request].into());
             if per_candidate {
-                self.push_segment(request - first);
+                self.push_segment(request - first, usize::from(plan.encoder.appended));
             }
             row += 1;
         }
         self.rows = start..row;
         self.requests = first..self.request.last().map_or(first, |r| *r as usize + 1);
         if !per_candidate {
-            (0..self.requests.len()).for_each(|r| self.push_segment(r));
+            (0..self.requests.len()).for_each(|r| self.push_segment(r, 0));
         }
         let segment = |(i, r): (usize, &u32)| if per_candidate { i as u32 } else { *r - first as u32 };
         self.segment.extend(self.request.iter().enumerate().map(segment));
+        if plan.encoder.appended {
+            self.append(plan.encoder.candidate_row);
+        }
         if plan.compatibility {
             self.mask(batch);
         }
-        let most = self.token.len().max(self.rows.len()).max(self.source.len());
+        let most = self.action.len().max(self.rows.len()).max(self.source.len());
         let known = self.identity.len();
         self.identity.extend(known as u32..most.max(known) as u32);
     }
@@ -95,6 +100,7 @@ impl Chunk {
             &mut self.segment,
             &mut self.surface,
             &mut self.action,
+            &mut self.gather,
             &mut self.offsets,
             &mut self.source,
         ] {
@@ -114,10 +120,19 @@ impl Chunk {
         self.starts.push(self.token.len() as u32);
     }
 
-    /// A segment of the tokens of the chunk's request `r`.
-    fn push_segment(&mut self, r: usize) {
+    /// A segment of the tokens of the chunk's request `r` and `more`.
+    fn push_segment(&mut self, r: usize, more: usize) {
         self.source.push(self.starts[r]);
-        self.offsets.push(self.expanded() as u32 + self.starts[r + 1] - self.starts[r]);
+        self.offsets.push((self.expanded() + more) as u32 + self.starts[r + 1] - self.starts[r]);
+    }
+
+    /// The candidates as tokens, each the first of its segment.
+    fn append(&mut self, candidate_row: u32) {
+        for (s, w) in self.offsets.windows(2).enumerate() {
+            self.gather.push(self.action.len() as u32);
+            self.gather.extend((1..w[1] - w[0]).map(|i| self.source[s] + i - 1));
+            self.action.push(candidate_row);
+        }
     }
 
     /// The official module's mask: padding and later-than-request actions, but never position 0.

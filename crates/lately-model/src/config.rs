@@ -24,6 +24,8 @@ pub enum Fusion {
     /// The candidate's embedding stands in every token: d = action + 2 x item.
     #[default]
     Concat,
+    /// The candidate is one more token, the first, with a trained vector in place of an action: d = action + item.
+    Append,
     /// The encoder does not see the candidate: d = action + item; it runs once a request.
     None,
 }
@@ -99,6 +101,10 @@ impl ModelConfig {
         check("hidden", self.hidden.len(), 0, 16)?;
         for width in &self.hidden {
             check("hidden", *width, 1, 65_536)?;
+        }
+        if self.compatibility && self.fusion == Fusion::Append {
+            let range = "concat or none in compatibility mode: the official module knows no other";
+            return Err(refused("fusion", &"append", range.into()));
         }
         let width = self.token_width(item);
         check("attention_heads", self.attention_heads, 1, width)?;

@@ -10,7 +10,7 @@ use crate::plan::Builder;
 use crate::tape::{EncoderTape, GradientTape, sized};
 
 pub(super) fn plan(b: &mut Builder, config: &ModelConfig, schema: &Schema) -> EncoderPlan {
-    tokens::plan(b, config, schema)
+    tokens::plan(b, config, schema, false)
 }
 
 pub(super) fn forward<R: Real, B: Backend<R>>(pass: &Pass<'_, R>, tape: &mut EncoderTape<R>) {

@@ -27,16 +27,20 @@ mod transformer;
 pub(crate) struct EncoderPlan {
     /// Whether its segments are candidates (else requests).
     pub(crate) per_candidate: bool,
+    /// Whether the candidate is one more token, the first of each segment.
+    pub(crate) appended: bool,
     /// Width of a request's token, [action ; item].
     pub(crate) token: usize,
     /// Width of an encoder token; `token` plus the candidate's part.
     pub(crate) width: usize,
     /// Width of the output.
     pub(crate) output: usize,
-    /// Embeddings of the action types.
+    /// Embeddings of the action types, then the appended candidate's row.
     pub(crate) action_table: usize,
+    /// That row.
+    pub(crate) candidate_row: u32,
     pub(crate) layers: Vec<LayerIds>,
-    /// First K encoded tokens that are given on.
+    /// First encoded tokens that are given on, an appended candidate's among them.
     pub(crate) first_k: usize,
     /// The linear map after the maximum.
     pub(crate) pool: Option<usize>,

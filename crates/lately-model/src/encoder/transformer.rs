@@ -8,7 +8,7 @@ use lately_kernels::linear::Shape;
 use lately_kernels::{Dropout, Real};
 
 use super::Pass;
-use super::tokens::segments;
+use super::tokens::{collect, spread, sum};
 use crate::Gradients;
 use crate::backend::Backend;
 use crate::plan::{Builder, LayerIds};
@@ -47,7 +47,7 @@ pub(super) fn backward<R: Real, B: Backend<R>>(
 /// Queries, keys and values of the first layer: the token's part once a request, the candidate's once a row.
 fn first_qkv<R: Real, B: Backend<R>>(pass: &Pass<'_, R>, tape: &mut EncoderTape<R>, in_proj: usize) {
     let (plan, chunk, (w, b)) = (pass.plan(), pass.chunk, pass.network.linear(in_proj));
-    let (d, c, n) = (plan.width, plan.candidate(), chunk.token.len());
+    let (d, c, n) = (plan.width, plan.candidate(), chunk.action.len());
     let shape = Shape { rows: n, inputs: plan.token, outputs: 3 * d, stride: d };
     let token = sized(&mut tape.token_qkv, n * 3 * d);
     B::linear(shape, &tape.token, w, b, false, token);
@@ -57,7 +57,7 @@ fn first_qkv<R: Real, B: Backend<R>>(pass: &Pass<'_, R>, tape: &mut EncoderTape<
         B::linear(shape, &tape.candidate, &w[plan.token..], &[], false, candidate);
     }
     let out = sized(&mut tape.layers[0].qkv, chunk.expanded() * 3 * d);
-    B::expand_add(segments(chunk), 3 * d, token, candidate, out);
+    spread::<R, B>(pass, 3 * d, token, candidate, out);
 }
 
 fn attention_shape<'a, R>(pass: &Pass<'a, R>, dropout: Dropout) -> AttentionShape<'a> {
@@ -165,17 +165,17 @@ fn first_backward<R: Real, B: Backend<R>>(
 ) {
     let (plan, chunk, in_proj) = (pass.plan(), pass.chunk, pass.plan().layers[0].in_proj);
     let w = pass.network.weight(in_proj);
-    let (width, c, n, s) = (plan.width, plan.candidate(), chunk.token.len(), chunk.source.len());
+    let (width, c, n, s) = (plan.width, plan.candidate(), chunk.action.len(), chunk.source.len());
     let (dw, db) = gradients.pair(in_proj);
     let token_qkv = zeroed(&mut d.token_qkv, n * 3 * width);
-    B::expand_collect(segments(chunk), 3 * width, 3 * width, &d.qkv, token_qkv);
+    collect::<R, B>(pass, (3 * width, 3 * width), &d.qkv, token_qkv);
     let token = sized(&mut d.token, n * plan.token);
     let shape = Shape { rows: n, inputs: plan.token, outputs: 3 * width, stride: width };
     B::linear_backward(shape, &tape.token, w, &[], token_qkv, token, dw, db);
-    B::expand_collect(segments(chunk), width, plan.token, &d.sum, token);
+    collect::<R, B>(pass, (width, plan.token), &d.sum, token);
     if c > 0 {
         let candidate_qkv = sized(&mut d.candidate_qkv, s * 3 * width);
-        B::expand_sum(segments(chunk), 3 * width, &d.qkv, candidate_qkv);
+        sum::<R, B>(pass, 3 * width, &d.qkv, candidate_qkv);
         let shape = Shape { rows: s, inputs: c, outputs: 3 * width, stride: width };
         let (w, dw) = (&w[plan.token..], &mut dw[plan.token..]);
         B::linear_backward(shape, &tape.candidate, w, &[], candidate_qkv, &mut [], dw, &mut []);

@@ -60,6 +60,7 @@ fn close(a: &[f32], b: &[f32]) {
 
 fn configs() -> Vec<ModelConfig> {
     let mut configs = vec![tiny(), ModelConfig { fusion: Fusion::None, ..tiny() }];
+    configs.push(ModelConfig { fusion: Fusion::Append, ..tiny() });
     configs.push(ModelConfig { encoder: Encoder::Mean, ..tiny() });
     configs.push(ModelConfig { encoder: Encoder::None, ..tiny() });
     configs.push(ModelConfig { compatibility: true, ..tiny() });
@@ -135,6 +136,23 @@ fn an_empty_history_gives_zeros() {
 }
 
 #[test]
+fn an_appended_candidate_is_given_on_even_alone() {
+    let schema = small();
+    let model = Model::new(ModelConfig { fusion: Fusion::Append, ..tiny() }, &schema, 1).unwrap();
+    let (mut logits, mut sequence) = (Vec::new(), Vec::new());
+    let b = batch(&schema, &[(0, 2), (5, 2)], 1);
+    let mut scratch = Scratch::default();
+    model.network.score::<crate::Cpu>(&b, &mut scratch, &mut logits, Some(&mut sequence)).unwrap();
+    // [pool ; candidate ; first 3], each 8 wide.
+    let rows: Vec<&[f32]> = sequence.chunks(40).collect();
+    assert_eq!(rows.len(), 4);
+    assert!(rows[0][..16].iter().all(|x| *x != 0.0) && rows[0][16..].iter().all(|x| *x == 0.0));
+    assert!(rows[2].iter().all(|x| *x != 0.0));
+    // Every token attends to the candidate.
+    assert!(rows[2].iter().zip(rows[3]).all(|(a, b)| a != b), "{rows:?}");
+}
+
+#[test]
 fn batches_that_do_not_fit_are_refused() {
     let schema = small();
     let model = Model::new(tiny(), &schema, 1).unwrap();
@@ -168,6 +186,7 @@ fn configurations_out_of_range_are_refused() {
     for config in [
         ModelConfig { attention_heads: 5, ..tiny() },
         ModelConfig { layers: 0, ..tiny() },
+        ModelConfig { fusion: Fusion::Append, compatibility: true, ..tiny() },
         ModelConfig { dropout: 1.0, ..tiny() },
         ModelConfig { dropout: f32::NAN, ..tiny() },
         ModelConfig { hidden: vec![0], ..tiny() },
