@@ -22,6 +22,7 @@ mod matrix;
 pub mod pool;
 mod real;
 pub mod simd;
+pub mod target;
 
 pub use dropout::Dropout;
 pub use real::Real;

@@ -12,6 +12,9 @@ pub enum Encoder {
     None,
     /// The mean over tokens of [action embedding ; item embedding].
     Mean,
+    /// Target attention: a sum over tokens of [action embedding ; item embedding], weighted by a small network that
+    /// sees token and candidate.
+    Din,
     /// A post-norm transformer over the tokens.
     #[default]
     Transact,
@@ -46,7 +49,9 @@ pub struct ModelConfig {
     pub first_k: usize,
     /// Whether the maximum over tokens is given on, through a linear map. Default true.
     pub max_pool: bool,
-    /// How the candidate meets the tokens. Default `concat`.
+    /// Width of the hidden layer that weighs a token for `din`. Default 36.
+    pub din_hidden: usize,
+    /// How the candidate meets the tokens of `transact`. Default `concat`.
     pub fusion: Fusion,
     /// Width of the action type's embedding. Default 32.
     pub action_dim: usize,
@@ -77,6 +82,7 @@ impl Default for ModelConfig {
             ffn: 32,
             first_k: 10,
             max_pool: true,
+            din_hidden: 36,
             fusion: Fusion::Concat,
             action_dim: 32,
             affinity: true,
@@ -101,6 +107,11 @@ impl ModelConfig {
         check("hidden", self.hidden.len(), 0, 16)?;
         for width in &self.hidden {
             check("hidden", *width, 1, 65_536)?;
+        }
+        check("din_hidden", self.din_hidden, 1, 16_384)?;
+        if self.compatibility && self.encoder == Encoder::Din {
+            let range = "transact in compatibility mode: the official module knows no other";
+            return Err(refused("encoder", &"din", range.into()));
         }
         if self.compatibility && self.fusion == Fusion::Append {
             let range = "concat or none in compatibility mode: the official module knows no other";

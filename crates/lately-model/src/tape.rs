@@ -3,6 +3,7 @@
 use lately_kernels::Real;
 
 use crate::chunk::Chunk;
+use crate::encoder::Unit;
 
 /// Working memory of [`crate::Model`]: one a thread. It grows to what the largest call needs and is then reused.
 #[derive(Debug, Default)]
@@ -29,6 +30,8 @@ pub(crate) struct EncoderTape<R> {
     pub(crate) stream: Vec<R>,
     /// Output of a residual branch.
     pub(crate) branch: Vec<R>,
+    /// Of target attention.
+    pub(crate) unit: Unit<R>,
     pub(crate) pooled: Vec<R>,
     pub(crate) pool_out: Vec<R>,
     pub(crate) argmax: Vec<u32>,
@@ -74,6 +77,7 @@ pub(crate) struct GradientTape<R> {
     pub(crate) next: Vec<R>,
     pub(crate) base: Vec<R>,
     pub(crate) sequence: Vec<R>,
+    pub(crate) unit: Unit<R>,
     pub(crate) pool: Vec<R>,
     pub(crate) pooled: Vec<R>,
     pub(crate) stream: Vec<R>,

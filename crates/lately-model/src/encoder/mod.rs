@@ -16,11 +16,14 @@ use crate::network::Network;
 use crate::plan::{Builder, LayerIds};
 use crate::tape::{EncoderTape, GradientTape, zeroed};
 
+mod din;
 mod mean;
 mod outputs;
 mod tokens;
 mod transact;
 mod transformer;
+
+pub(crate) use din::Unit;
 
 /// Sizes and parameters of an encoder.
 #[derive(Debug, Clone, Default)]
@@ -42,6 +45,8 @@ pub(crate) struct EncoderPlan {
     pub(crate) layers: Vec<LayerIds>,
     /// First encoded tokens that are given on, an appended candidate's among them.
     pub(crate) first_k: usize,
+    /// The two linear maps of the activation unit of `din`.
+    pub(crate) unit: [usize; 2],
     /// The linear map after the maximum.
     pub(crate) pool: Option<usize>,
 }
@@ -73,6 +78,7 @@ pub(crate) fn plan(b: &mut Builder, config: &ModelConfig, schema: &Schema) -> En
     match config.encoder {
         Encoder::None => EncoderPlan::default(),
         Encoder::Mean => mean::plan(b, config, schema),
+        Encoder::Din => din::plan(b, config, schema),
         Encoder::Transact => transact::plan(b, config, schema),
     }
 }
@@ -86,6 +92,7 @@ pub(crate) fn forward<R: Real, B: Backend<R>>(pass: &Pass<'_, R>, tape: &mut Enc
     match pass.network.config.encoder {
         Encoder::None => {}
         Encoder::Mean => mean::forward::<R, B>(pass, tape),
+        Encoder::Din => din::forward::<R, B>(pass, tape),
         Encoder::Transact => transact::forward::<R, B>(pass, tape, keep),
     }
 }
@@ -101,6 +108,7 @@ pub(crate) fn backward<R: Real, B: Backend<R>>(
     match pass.network.config.encoder {
         Encoder::None => return,
         Encoder::Mean => mean::backward::<R, B>(pass, d),
+        Encoder::Din => din::backward::<R, B>(pass, tape, d, gradients),
         Encoder::Transact => transact::backward::<R, B>(pass, tape, d, gradients),
     }
     tokens::backward::<R, B>(pass, &d.token, gradients);

@@ -34,7 +34,7 @@ pub(super) fn plan(b: &mut Builder, config: &ModelConfig, schema: &Schema, appen
     }
 }
 
-fn segments(chunk: &Chunk) -> Segments<'_> {
+pub(super) fn segments(chunk: &Chunk) -> Segments<'_> {
     Segments { offsets: &chunk.offsets, source: &chunk.source }
 }
 

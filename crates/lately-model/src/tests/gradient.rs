@@ -106,6 +106,12 @@ fn the_candidate_as_a_token() {
 }
 
 #[test]
+fn target_attention() {
+    check(ModelConfig { encoder: Encoder::Din, ..tiny() }, None);
+    check(ModelConfig { encoder: Encoder::Din, din_hidden: 1, ..tiny() }, Some(2));
+}
+
+#[test]
 fn mean_and_no_sequence() {
     check(ModelConfig { encoder: Encoder::Mean, ..tiny() }, None);
     check(ModelConfig { encoder: Encoder::None, ..tiny() }, None);

@@ -62,6 +62,7 @@ fn configs() -> Vec<ModelConfig> {
     let mut configs = vec![tiny(), ModelConfig { fusion: Fusion::None, ..tiny() }];
     configs.push(ModelConfig { fusion: Fusion::Append, ..tiny() });
     configs.push(ModelConfig { encoder: Encoder::Mean, ..tiny() });
+    configs.push(ModelConfig { encoder: Encoder::Din, ..tiny() });
     configs.push(ModelConfig { encoder: Encoder::None, ..tiny() });
     configs.push(ModelConfig { compatibility: true, ..tiny() });
     configs.push(ModelConfig { layers: 1, first_k: 0, cross_width: 16, ..ModelConfig::default() });
@@ -123,9 +124,18 @@ fn empty_batches_and_histories_score() {
 #[test]
 fn an_empty_history_gives_zeros() {
     let schema = small();
-    let model = Model::new(tiny(), &schema, 1).unwrap();
     let (mut logits, mut sequence) = (Vec::new(), Vec::new());
     let b = batch(&schema, &[(0, 1), (2, 1)], 1);
+    for encoder in [Encoder::Mean, Encoder::Din] {
+        let model = Model::new(ModelConfig { encoder, ..tiny() }, &schema, 1).unwrap();
+        model
+            .network
+            .score::<crate::Cpu>(&b, &mut Scratch::default(), &mut logits, Some(&mut sequence))
+            .unwrap();
+        let empty = sequence.drain(..).map(|x| x == 0.0).collect::<Vec<_>>();
+        assert_eq!(empty, [[true; 8], [false; 8]].concat(), "{encoder:?}");
+    }
+    let model = Model::new(tiny(), &schema, 1).unwrap();
     let mut scratch = Scratch::default();
     model.network.score::<crate::Cpu>(&b, &mut scratch, &mut logits, Some(&mut sequence)).unwrap();
     let width = model.network.plan.encoder.output;
