@@ -25,6 +25,7 @@ pub mod parallel;
 pub mod pool;
 mod real;
 pub mod simd;
+pub mod target;
 
 pub use dropout::Dropout;
 pub use real::Real;

@@ -58,23 +58,22 @@ pub(crate) fn forward<R: Real>(
     let mut lengths: Vec<f32> = Vec::new();
     let mut last_request = None;
     for (i, (row, request)) in chunk.row.iter().zip(&chunk.request).enumerate() {
-        let (row, request) = (*row as usize, *request as usize);
-        let tokens = batch.token_offsets[request] as usize..batch.token_offsets[request + 1] as usize;
-        let items = &batch.token_item[tokens.start * d..tokens.end * d];
+        let tokens = chunk.tokens_of(*request);
+        let item = |token: &u32| &batch.token_item[*token as usize * d..][..d];
         if last_request != Some(request) {
             lengths.clear();
-            lengths.extend(items.chunks_exact(d).map(|item| dot(item, item).sqrt()));
+            lengths.extend(tokens.iter().map(item).map(|item| dot(item, item).sqrt()));
             last_request = Some(request);
         }
-        let candidate = &batch.candidate[row * d..(row + 1) * d];
+        let candidate = &batch.candidate[*row as usize * d..][..d];
         let length = dot(candidate, candidate).sqrt();
         cosines.fill([Cosines::NONE; WINDOWS_MS.len()]);
-        for (token, (item, other)) in tokens.zip(items.chunks_exact(d).zip(&lengths)) {
+        for (token, other) in tokens.iter().zip(&lengths) {
             if length * other > 0.0 {
-                let cosine = dot(candidate, item) / (length * other);
-                let windows = &mut cosines[usize::from(batch.token_action[token])];
+                let cosine = dot(candidate, item(token)) / (length * other);
+                let windows = &mut cosines[usize::from(batch.token_action[*token as usize])];
                 for (window, oldest) in windows.iter_mut().zip(WINDOWS_MS) {
-                    if batch.token_age_ms[token] <= oldest {
+                    if batch.token_age_ms[*token as usize] <= oldest {
                         window.add(cosine);
                     }
                 }
@@ -132,10 +131,10 @@ mod tests {
             ..FeatureBatch::default()
         };
         let mut chunk = Chunk::default();
-        chunk.fill(&batch, 0..batch.rows(), crate::chunk::Limits::CHUNK, true, false);
+        chunk.fill(&plan, &batch, 0..batch.rows(), crate::chunk::Limits::CHUNK);
         let mut out = vec![9.0f32; 3 * plan.inputs];
-        forward(&plan, &batch, &chunk, plan.sequence, &mut out);
-        let block = plan.sequence..plan.sequence + VALUES * plan.actions;
+        forward(&plan, &batch, &chunk, plan.encoder.output, &mut out);
+        let block = plan.encoder.output..plan.encoder.output + VALUES * plan.actions;
         out.chunks(plan.inputs).map(|row| row[block.clone()].to_vec()).collect()
     }
 

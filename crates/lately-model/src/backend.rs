@@ -138,6 +138,20 @@ backend! {
     fn mean_pool(offsets: &[u32], width: usize, x: &[R], out: &mut [R]) = pool::mean;
     /// Gradient of `mean_pool`.
     fn mean_pool_backward(offsets: &[u32], width: usize, dy: &[R], dx: &mut [R]) = pool::mean_backward;
+    /// Inputs of target attention: token, candidate, product, difference.
+    fn pairs(s: Segments<'_>, widths: (usize, usize), token: &[R], candidate: &[R], out: &mut [R])
+        = target::pairs;
+    /// Gradient of `pairs` for the tokens.
+    fn pairs_backward(
+        s: Segments<'_>, widths: (usize, usize), candidate: &[R], d_out: &[R], d_token: &mut [R],
+    ) = target::pairs_backward;
+    /// Weighted sum over the tokens of a segment.
+    fn weighted(s: Segments<'_>, width: usize, token: &[R], weight: &[R], out: &mut [R]) = target::weighted;
+    /// Gradients of `weighted`.
+    fn weighted_backward(
+        s: Segments<'_>, width: usize, token: &[R], weight: &[R], dy: &[R], d_token: &mut [R],
+        d_weight: &mut [R],
+    ) = target::weighted_backward;
     /// Dropout, forward and backward alike.
     fn dropout(dropout: Dropout, start: u32, x: &mut [R]) = dropout::apply;
 }

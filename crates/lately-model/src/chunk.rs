@@ -35,8 +35,10 @@ pub(crate) struct Chunk {
     pub(crate) rows: Range<usize>,
     /// Requests that these rows belong to.
     pub(crate) requests: Range<usize>,
-    /// Tokens of these requests.
-    pub(crate) tokens: Range<usize>,
+    /// Place in the batch of each token of these requests.
+    pub(crate) token: Vec<u32>,
+    /// For each request, and at the end, its first entry in `token`.
+    pub(crate) starts: Vec<u32>,
     /// For each row its place in the batch.
     pub(crate) row: Vec<u32>,
     /// For each row its request's place in the batch.
@@ -45,11 +47,13 @@ pub(crate) struct Chunk {
     pub(crate) segment: Vec<u32>,
     /// Surface of each row's request.
     pub(crate) surface: Vec<u32>,
-    /// Action type of each token.
+    /// Row of each token's action type, then those of appended candidates: one for each row of `tape.token`.
     pub(crate) action: Vec<u32>,
+    /// With appended candidates, for each expanded token its row there.
+    pub(crate) gather: Vec<u32>,
     /// Offsets of the segments' tokens (expanded).
     pub(crate) offsets: Vec<u32>,
-    /// First token of each segment, counted from `tokens.start`.
+    /// First token of each segment in `token`.
     pub(crate) source: Vec<u32>,
     /// Masked expanded tokens; empty for none.
     pub(crate) masked: Vec<bool>,
@@ -58,56 +62,50 @@ pub(crate) struct Chunk {
 }
 
 impl Chunk {
-    /// Fills the arrays for rows from the start of `range` on, up to its end or a limit. Segments are rows or, without
-    /// `per_candidate`, requests.
-    pub(crate) fn fill(
-        &mut self,
-        batch: &FeatureBatch,
-        range: Range<usize>,
-        limits: Limits,
-        per_candidate: bool,
-        compat: bool,
-    ) {
+    /// Fills the arrays for rows from the start of `range` on, up to its end or a limit.
+    pub(crate) fn fill(&mut self, plan: &Plan, batch: &FeatureBatch, range: Range<usize>, limits: Limits) {
         self.clear();
         let start = range.start;
         let mut request = batch.row_offsets.partition_point(|o| *o as usize <= start) - 1;
         let first = request;
-        let token = |r: usize| batch.token_offsets[r] as usize;
-        let (mut row, mut tokens) = (start, 0);
+        let per_candidate = plan.encoder.per_candidate;
+        let (mut row, mut count) = (start, 0);
         while row < range.end && row - start < limits.rows {
-            let before = request;
             while batch.row_offsets[request + 1] as usize <= row {
                 request += 1;
             }
-            let n = token(request + 1) - token(request);
-            let more = if per_candidate || request != before || row == start { n } else { 0 };
-            if row > start && tokens + more > limits.tokens {
+            let known = self.starts.len() >= request - first + 2;
+            let n = tokens(batch, request).len() + usize::from(plan.encoder.appended);
+            let more = if per_candidate || !known { n } else { 0 };
+            if row > start && count + more > limits.tokens {
                 break;
             }
-            tokens += more;
+            count += more;
+            while self.starts.len() < request - first + 2 {
+                self.push_request(batch, first);
+            }
             self.row.push(row as u32);
             self.request.push(request as u32);
             self.surface.push(batch.surface[request].into());
             if per_candidate {
-                self.push_segment(token(request) - token(first), n);
+                self.push_segment(request - first, usize::from(plan.encoder.appended));
             }
             row += 1;
         }
         self.rows = start..row;
         self.requests = first..self.request.last().map_or(first, |r| *r as usize + 1);
-        self.tokens = token(first)..token(self.requests.end);
         if !per_candidate {
-            for r in self.requests.clone() {
-                self.push_segment(token(r) - token(first), token(r + 1) - token(r));
-            }
+            (0..self.requests.len()).for_each(|r| self.push_segment(r, 0));
         }
         let segment = |(i, r): (usize, &u32)| if per_candidate { i as u32 } else { *r - first as u32 };
         self.segment.extend(self.request.iter().enumerate().map(segment));
-        self.action.extend(batch.token_action[self.tokens.clone()].iter().map(|a| u32::from(*a)));
-        if compat {
+        if plan.encoder.appended {
+            self.append(plan.encoder.candidate_row);
+        }
+        if plan.compatibility {
             self.mask(batch);
         }
-        let most = self.tokens.len().max(self.rows.len()).max(self.source.len());
+        let most = self.action.len().max(self.rows.len()).max(self.source.len());
         let known = self.identity.len();
         self.identity.extend(known as u32..most.max(known) as u32);
     }
@@ -135,11 +133,14 @@ impl Chunk {
 
     fn clear(&mut self) {
         for list in [
+            &mut self.token,
+            &mut self.starts,
             &mut self.row,
             &mut self.request,
             &mut self.segment,
             &mut self.surface,
             &mut self.action,
+            &mut self.gather,
             &mut self.offsets,
             &mut self.source,
         ] {
@@ -147,18 +148,38 @@ impl Chunk {
         }
         self.masked.clear();
         self.offsets.push(0);
+        self.starts.push(0);
     }
 
-    fn push_segment(&mut self, source: usize, tokens: usize) {
-        self.source.push(source as u32);
-        self.offsets.push((self.expanded() + tokens) as u32);
+    /// The tokens of the next request; `first` is the chunk's first one.
+    fn push_request(&mut self, batch: &FeatureBatch, first: usize) {
+        for token in tokens(batch, first + self.starts.len() - 1) {
+            self.token.push(token as u32);
+            self.action.push(batch.token_action[token].into());
+        }
+        self.starts.push(self.token.len() as u32);
+    }
+
+    /// A segment of the tokens of the chunk's request `r` and `more`.
+    fn push_segment(&mut self, r: usize, more: usize) {
+        self.source.push(self.starts[r]);
+        self.offsets.push((self.expanded() + more) as u32 + self.starts[r + 1] - self.starts[r]);
+    }
+
+    /// The candidates as tokens, each the first of its segment.
+    fn append(&mut self, candidate_row: u32) {
+        for (s, w) in self.offsets.windows(2).enumerate() {
+            self.gather.push(self.action.len() as u32);
+            self.gather.extend((1..w[1] - w[0]).map(|i| self.source[s] + i - 1));
+            self.action.push(candidate_row);
+        }
     }
 
     /// The official module's mask: padding and later-than-request actions, but never position 0.
     fn mask(&mut self, batch: &FeatureBatch) {
         for (s, w) in self.offsets.windows(2).enumerate() {
             for i in 0..(w[1] - w[0]) as usize {
-                let at = self.tokens.start + self.source[s] as usize + i;
+                let at = self.token[self.source[s] as usize + i] as usize;
                 self.masked.push(i > 0 && (batch.token_action[at] == 0 || batch.token_age_ms[at] < 0));
             }
         }
@@ -174,10 +195,21 @@ impl Chunk {
         &self.identity[..n]
     }
 
+    /// Places in the batch of the tokens of a request, which is one of the chunk's.
+    pub(crate) fn tokens_of(&self, request: u32) -> &[u32] {
+        let at = request as usize - self.requests.start;
+        &self.token[self.starts[at] as usize..self.starts[at + 1] as usize]
+    }
+
     /// Segments without a token.
     pub(crate) fn empty_segments(&self) -> impl Iterator<Item = usize> {
         self.offsets.windows(2).enumerate().filter(|(_, w)| w[0] == w[1]).map(|(s, _)| s)
     }
+}
+
+/// Places in the batch of a request's tokens.
+fn tokens(batch: &FeatureBatch, request: usize) -> Range<usize> {
+    batch.token_offsets[request] as usize..batch.token_offsets[request + 1] as usize
 }
 
 /// Checks that a batch fits the plan, so that nothing later can go out of bounds.

@@ -12,6 +12,9 @@ pub enum Encoder {
     None,
     /// The mean over tokens of [action embedding ; item embedding].
     Mean,
+    /// Target attention: a sum over tokens of [action embedding ; item embedding], weighted by a small network that
+    /// sees token and candidate.
+    Din,
     /// A post-norm transformer over the tokens.
     #[default]
     Transact,
@@ -24,6 +27,8 @@ pub enum Fusion {
     /// The candidate's embedding stands in every token: d = action + 2 x item.
     #[default]
     Concat,
+    /// The candidate is one more token, the first, with a trained vector in place of an action: d = action + item.
+    Append,
     /// The encoder does not see the candidate: d = action + item; it runs once a request.
     None,
 }
@@ -55,7 +60,9 @@ pub struct ModelConfig {
     pub first_k: usize,
     /// Whether the maximum over tokens is given on, through a linear map. Default true.
     pub max_pool: bool,
-    /// How the candidate meets the tokens. Default `concat`.
+    /// Width of the hidden layer that weighs a token for `din`. Default 36.
+    pub din_hidden: usize,
+    /// How the candidate meets the tokens of `transact`. Default `concat`.
     pub fusion: Fusion,
     /// Width of the action type's embedding. Default 32.
     pub action_dim: usize,
@@ -86,6 +93,7 @@ impl Default for ModelConfig {
             ffn: 32,
             first_k: 10,
             max_pool: true,
+            din_hidden: 36,
             fusion: Fusion::Concat,
             action_dim: 32,
             affinity: true,
@@ -110,6 +118,15 @@ impl ModelConfig {
         check("hidden", self.hidden.len(), 0, 16)?;
         for width in &self.hidden {
             check("hidden", *width, 1, 65_536)?;
+        }
+        check("din_hidden", self.din_hidden, 1, 16_384)?;
+        if self.compatibility && self.encoder == Encoder::Din {
+            let range = "transact in compatibility mode: the official module knows no other";
+            return Err(refused("encoder", &"din", range.into()));
+        }
+        if self.compatibility && self.fusion == Fusion::Append {
+            let range = "concat or none in compatibility mode: the official module knows no other";
+            return Err(refused("fusion", &"append", range.into()));
         }
         let width = self.token_width(item);
         check("attention_heads", self.attention_heads, 1, width)?;

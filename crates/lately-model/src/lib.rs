@@ -1,7 +1,7 @@
 //! The one definition of the ranking model: configuration, parameters, forward, backward, loss, checkpoint.
 //!
 //! Read in this order: [`config`] (what can be chosen), `plan` (parameters and where every input column stands),
-//! `network` (forward, then backward, over [`Backend`]), `encoder` (the same for the user sequence), [`model`] (what
+//! `network` (forward, then backward, over [`Backend`]), `encoder` (the same for the user sequence, a file an encoder), [`model`] (what
 //! other crates use), [`checkpoint`] (bytes) and [`parity`] (agreement with the reference cases).
 //!
 //! Serving and training run one forward: training keeps a tape of every layer, serving overwrites one.

@@ -12,11 +12,12 @@ use lately_kernels::{Dropout, Real, loss};
 use crate::backend::Backend;
 use crate::chunk::{Chunk, Limits, check};
 use crate::config::{Encoder, ModelConfig};
+use crate::encoder::{self, Pass};
 use crate::normaliser::{CLIP, Normaliser};
-use crate::plan::{Parameter, Plan, Side, Table, per_candidate};
+use crate::plan::{Parameter, Plan, Side, Table};
 use crate::shard::{Piece, Shard};
 use crate::tape::{Scratch, at_least, sized, zeroed};
-use crate::{Gradients, ModelError, affinity, encoder};
+use crate::{Gradients, ModelError, affinity};
 
 /// Places of chunks start here.
 const CHUNK_PLACE: u64 = 1 << 32;
@@ -72,7 +73,7 @@ impl<R: Real> Network<R> {
             out.extend_from_slice(&top.logits);
             if let Some(sequence) = sequence.as_deref_mut() {
                 for inputs in top.rows_major.chunks_exact(self.plan.inputs) {
-                    sequence.extend_from_slice(&inputs[..self.plan.sequence]);
+                    sequence.extend_from_slice(&inputs[..self.plan.encoder.output]);
                 }
             }
             row = rows.end;
@@ -116,7 +117,7 @@ impl<R: Real> Network<R> {
     }
 
     fn chunk(&self, chunk: &mut Chunk, batch: &FeatureBatch, rows: std::ops::Range<usize>, limits: Limits) {
-        chunk.fill(batch, rows, limits, per_candidate(&self.config), self.config.compatibility);
+        chunk.fill(&self.plan, batch, rows, limits);
     }
 
     /// One chunk from `row` on, up to the inputs of the top, with everything that the backward needs.
@@ -130,7 +131,7 @@ impl<R: Real> Network<R> {
         let Scratch { chunk, shards, top, pool, .. } = scratch;
         self.chunk(chunk, batch, row..batch.rows(), Limits::CHUNK);
         let mut left = sized(&mut top.rows_major, chunk.rows.len() * self.plan.inputs);
-        let ranges = chunk.shards(batch, per_candidate(&self.config));
+        let ranges = chunk.shards(batch, self.plan.encoder.per_candidate);
         if shards.len() < ranges.len() {
             shards.resize_with(ranges.len(), Shard::default);
         }
@@ -180,7 +181,7 @@ impl<R: Real> Network<R> {
         dropout: Dropout,
     ) {
         let Piece { chunk, tape } = piece;
-        encoder::forward::<R, B>(self, batch, chunk, tape, keep, dropout);
+        encoder::forward::<R, B>(&Pass { network: self, batch, chunk, dropout }, tape, keep);
         self.inputs::<B>(batch, chunk, &tape.sequence, inputs);
     }
 
@@ -189,11 +190,11 @@ impl<R: Real> Network<R> {
         let plan = &self.plan;
         if self.config.encoder != Encoder::None {
             let block =
-                Block { source: &chunk.segment, width: plan.sequence, stride: plan.inputs, offset: 0 };
+                Block { source: &chunk.segment, width: plan.encoder.output, stride: plan.inputs, offset: 0 };
             columns::place(block, sequence, out);
         }
         if plan.affinity {
-            affinity::forward(plan, batch, chunk, plan.sequence, out);
+            affinity::forward(plan, batch, chunk, plan.encoder.output, out);
         }
         let n = &self.normaliser;
         self.side::<B>(&plan.user, &batch.user, &chunk.request, (&n.user_mean, &n.user_std), out);
@@ -251,16 +252,21 @@ impl<R: Real> Network<R> {
         }
         let first = chunk.rows.start;
         pool.each(shards.iter_mut(), |shard| {
-            shard.clear_gradients(&self.parameters, plan.encoder.clone());
+            shard.clear_gradients(&self.parameters, plan.encoder_parameters.clone());
             for Piece { chunk, tape } in &mut shard.pieces[..shard.used] {
                 let rows = chunk.rows.start - first..chunk.rows.end - first;
                 let d_inputs = &d_inputs[rows.start * plan.inputs..rows.end * plan.inputs];
-                let d_sequence = zeroed(&mut shard.d.sequence, chunk.source.len() * plan.sequence);
-                let block =
-                    Block { source: &chunk.segment, width: plan.sequence, stride: plan.inputs, offset: 0 };
+                let d_sequence = zeroed(&mut shard.d.sequence, chunk.source.len() * plan.encoder.output);
+                let block = Block {
+                    source: &chunk.segment,
+                    width: plan.encoder.output,
+                    stride: plan.inputs,
+                    offset: 0,
+                };
                 columns::collect(block, d_inputs, d_sequence);
                 let dropout = dropout.at(CHUNK_PLACE + chunk.rows.start as u64);
-                encoder::backward::<R, B>(self, chunk, tape, &mut shard.d, dropout, &mut shard.gradients);
+                let pass = Pass { network: self, batch, chunk, dropout };
+                encoder::backward::<R, B>(&pass, tape, &mut shard.d, &mut shard.gradients);
             }
         });
         // In fixed order, whoever computed them.

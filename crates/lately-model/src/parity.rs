@@ -183,6 +183,7 @@ fn config(case: &Case<'_>) -> Result<ModelConfig, ParityError> {
             .collect::<Result<_, _>>()?,
         compatibility: true,
         affinity: false,
+        ..ModelConfig::default()
     })
 }
 

@@ -8,7 +8,8 @@ use lately_kernels::Real;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::config::{Encoder, Fusion, ModelConfig, refused};
+use crate::config::{Encoder, ModelConfig, refused};
+use crate::encoder::{self, EncoderPlan};
 use crate::{ModelError, affinity};
 
 /// Width of the trained embedding of the request's surface.
@@ -87,14 +88,8 @@ pub(crate) struct Side {
 pub(crate) struct Plan {
     /// Width of an item embedding.
     pub(crate) item_dim: usize,
-    /// Width of a request's token, [action ; item].
-    pub(crate) token: usize,
-    /// Width of an encoder token; `token` plus the candidate's part.
-    pub(crate) width: usize,
-    /// First K that are given on.
-    pub(crate) first_k: usize,
-    /// Width of the encoder's output.
-    pub(crate) sequence: usize,
+    pub(crate) compatibility: bool,
+    pub(crate) encoder: EncoderPlan,
     /// Whether the affinity block follows the encoder's output.
     pub(crate) affinity: bool,
     pub(crate) user: Side,
@@ -108,29 +103,26 @@ pub(crate) struct Plan {
     pub(crate) inputs: usize,
     /// Width of the cross layers.
     pub(crate) cross_width: usize,
-    pub(crate) action_table: usize,
     /// The encoder's parameters.
-    pub(crate) encoder: Range<usize>,
-    pub(crate) layers: Vec<LayerIds>,
-    pub(crate) pool: Option<usize>,
+    pub(crate) encoder_parameters: Range<usize>,
     pub(crate) project: Option<usize>,
     pub(crate) cross: Vec<usize>,
     pub(crate) mlp: Vec<usize>,
     pub(crate) head: usize,
 }
 
-/// Collects specs in order.
-struct Builder {
+/// Collects the parameters in order.
+pub(crate) struct Builder {
     specs: Vec<Spec>,
 }
 
 impl Builder {
-    fn push(&mut self, name: String, shape: Vec<usize>, start: Start, table: bool) -> usize {
+    pub(crate) fn push(&mut self, name: String, shape: Vec<usize>, start: Start, table: bool) -> usize {
         self.specs.push(Spec { name, shape, start, table });
         self.specs.len() - 1
     }
     /// PyTorch's `nn.Linear`: both uniform within 1 / sqrt(inputs).
-    fn linear(&mut self, name: &str, outputs: usize, inputs: usize) -> usize {
+    pub(crate) fn linear(&mut self, name: &str, outputs: usize, inputs: usize) -> usize {
         let start = Start::Uniform(1.0 / (inputs.max(1) as f64).sqrt());
         let id = self.push(format!("{name}.weight"), vec![outputs, inputs], start, false);
         self.push(format!("{name}.bias"), vec![outputs], start, false);
@@ -142,7 +134,7 @@ impl Builder {
         id
     }
     /// PyTorch's `nn.TransformerEncoderLayer`: Xavier for the joint projection, attention biases 0.
-    fn layer(&mut self, name: &str, d: usize, ffn: usize) -> LayerIds {
+    pub(crate) fn layer(&mut self, name: &str, d: usize, ffn: usize) -> LayerIds {
         let xavier = Start::Uniform((6.0 / (4 * d) as f64).sqrt());
         let in_proj = self.push(format!("{name}.self_attn.in_proj_weight"), vec![3 * d, d], xavier, false);
         self.push(format!("{name}.self_attn.in_proj_bias"), vec![3 * d], Start::Constant(0.0), false);
@@ -181,25 +173,10 @@ impl Plan {
         let item_dim = schema.item_embedding_dim();
         config.validate(item_dim)?;
         let mut b = Builder { specs: Vec::new() };
-        let (token, width) = (config.action_dim + item_dim, config.token_width(item_dim));
-        let length = usize::from(schema.sequence.length);
-        let first_k = if config.first_k == 0 { length } else { config.first_k };
-        let (mut layers, mut pool, mut action_table, mut sequence) = (Vec::new(), None, 0, 0);
-        if config.encoder != Encoder::None {
-            // At about the deviation that the normaliser gives to item embeddings.
-            let shape = vec![schema.actions.len(), config.action_dim];
-            action_table = b.push("transact.action.weight".into(), shape, Start::Normal(0.5), false);
-            sequence = token;
-        }
-        if config.encoder == Encoder::Transact {
-            let name = |i| format!("transact.encoder.layers.{i}");
-            layers = (0..config.layers).map(|i| b.layer(&name(i), width, config.ffn)).collect();
-            pool = config.max_pool.then(|| b.linear("transact.pool", width, width));
-            sequence = width * (first_k + usize::from(config.max_pool));
-        }
-        let encoder = 0..b.specs.len();
+        let encoder = encoder::plan(&mut b, config, schema);
+        let encoder_parameters = 0..b.specs.len();
         let affinity = config.affinity && config.encoder != Encoder::None && !config.compatibility;
-        let mut inputs = sequence + if affinity { affinity::VALUES * schema.actions.len() } else { 0 };
+        let mut inputs = encoder.output + if affinity { affinity::VALUES * schema.actions.len() } else { 0 };
         let user = b.side("user", Layout::of(&schema.user_features), config.compatibility, &mut inputs);
         let surface = (!config.compatibility).then(|| {
             let shape = vec![schema.surfaces.len() + 1, SURFACE_DIM];
@@ -229,10 +206,8 @@ impl Plan {
         }
         let plan = Self {
             item_dim,
-            token,
-            width,
-            first_k,
-            sequence,
+            compatibility: config.compatibility,
+            encoder,
             affinity,
             user,
             item,
@@ -242,21 +217,13 @@ impl Plan {
             heads: schema.heads.len(),
             inputs,
             cross_width,
-            action_table,
-            encoder,
-            layers,
-            pool,
+            encoder_parameters,
             project,
             cross,
             mlp,
             head,
         };
         Ok((plan, b.specs))
-    }
-
-    /// Width of the candidate's part of an encoder token.
-    pub(crate) fn candidate(&self) -> usize {
-        self.width - self.token
     }
 }
 
@@ -284,9 +251,4 @@ pub(crate) fn initial<R: Real>(specs: &[Spec], config: &ModelConfig, seed: u64) 
         action.data[..config.action_dim].fill(R::ZERO); // PyTorch's padding row
     }
     parameters
-}
-
-/// Whether the encoder's segments are candidates (else requests).
-pub(crate) fn per_candidate(config: &ModelConfig) -> bool {
-    config.encoder == Encoder::Transact && config.fusion == Fusion::Concat
 }

@@ -5,6 +5,7 @@ use lately_kernels::parallel::Pool;
 
 use crate::chunk::Chunk;
 use crate::config::Precision;
+use crate::encoder::Unit;
 use crate::shard::Shard;
 
 /// Working memory of [`crate::Model`]: one a caller. It grows to what the largest call needs and is then reused.
@@ -61,6 +62,8 @@ pub(crate) struct EncoderTape<R> {
     pub(crate) stream: Vec<R>,
     /// Output of a residual branch.
     pub(crate) branch: Vec<R>,
+    /// Of target attention.
+    pub(crate) unit: Unit<R>,
     pub(crate) pooled: Vec<R>,
     pub(crate) pool_out: Vec<R>,
     pub(crate) argmax: Vec<u32>,
@@ -114,6 +117,7 @@ pub(crate) struct GradientTape<R> {
     pub(crate) next: Vec<R>,
     pub(crate) base: Vec<R>,
     pub(crate) sequence: Vec<R>,
+    pub(crate) unit: Unit<R>,
     pub(crate) pool: Vec<R>,
     pub(crate) pooled: Vec<R>,
     pub(crate) stream: Vec<R>,

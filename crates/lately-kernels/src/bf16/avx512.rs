@@ -66,8 +66,9 @@ unsafe fn tile<const N: usize>(
                 for (sum, vector) in sums.iter_mut().zip(vectors) {
                     // SAFETY: all are 512 bits.
                     *sum = unsafe {
-                        let (word, vector) = (std::mem::transmute(word), std::mem::transmute(vector));
-                        _mm512_dpbf16_ps(*sum, word, vector)
+                        use std::mem::transmute;
+                        let word = transmute::<__m512i, __m512bh>(word);
+                        _mm512_dpbf16_ps(*sum, word, transmute::<__m512i, __m512bh>(vector))
                     };
                 }
             }

@@ -29,7 +29,7 @@ impl Segments<'_> {
     }
     /// (segment, first expanded token, first source token, number of tokens).
     #[inline(always)]
-    fn each(&self, mut f: impl FnMut(usize, usize, usize, usize)) {
+    pub(crate) fn each(&self, mut f: impl FnMut(usize, usize, usize, usize)) {
         for (s, w) in self.offsets.windows(2).enumerate() {
             f(s, w[0] as usize, self.source[s] as usize, (w[1] - w[0]) as usize);
         }

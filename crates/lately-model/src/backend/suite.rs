@@ -5,7 +5,7 @@ use lately_kernels::attention::cases::Case as AttentionCase;
 use lately_kernels::attention::{self, Shape as AttentionShape};
 use lately_kernels::embedding::cases as embedding;
 use lately_kernels::expand::cases as expand;
-use lately_kernels::{Dropout, Real, add_norm, dense, linear, pool};
+use lately_kernels::{Dropout, Real, add_norm, dense, linear, pool, target};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -58,6 +58,7 @@ fn problems<R: Real, B: Backend<R>>(long: bool) -> Vec<Problem<R>> {
     denses::<R, B>(&mut all);
     embeddings::<R, B>(&mut all);
     expansions::<R, B>(&mut all);
+    targets::<R, B>(&mut all);
     for case in pool::cases::CASES {
         pools::<R, B>(&mut all, *case);
     }
@@ -275,6 +276,47 @@ fn expansions<R: Real, B: Backend<R>>(all: &mut Vec<Problem<R>>) {
                 backward: Box::new(backward),
             });
         }
+    }
+}
+
+fn targets<R: Real, B: Backend<R>>(all: &mut Vec<Problem<R>>) {
+    for (s, widths) in expand::CASES.iter().flat_map(|s| target::cases::CASES.iter().map(|w| (*s, *w))) {
+        let (tokens, segments) = (*s.offsets.last().unwrap() as usize, s.source.len());
+        let (width, pair) = (widths.0 + widths.1, target::pair_width(widths));
+        let candidate: Vec<R> = values(segments * widths.1, 77);
+        let again = candidate.clone();
+        let forward = move |x: &Values<R>| {
+            let mut y = dirty(tokens * pair);
+            B::pairs(s, widths, &x[0], &candidate, &mut y);
+            y
+        };
+        let backward = move |x: &Values<R>, dy: &[R]| {
+            let mut d = zeros(x[0].len());
+            B::pairs_backward(s, widths, &again, dy, &mut d);
+            vec![d]
+        };
+        all.push(Problem {
+            name: format!("pairs {s:?} {widths:?}"),
+            inputs: inputs(&[expand::TOKENS * width]),
+            forward: Box::new(forward),
+            backward: Box::new(backward),
+        });
+        let forward = move |x: &Values<R>| {
+            let mut y = dirty(segments * width);
+            B::weighted(s, width, &x[0], &x[1], &mut y);
+            y
+        };
+        let backward = move |x: &Values<R>, dy: &[R]| {
+            let (mut d_token, mut d_weight) = (zeros(x[0].len()), dirty(tokens));
+            B::weighted_backward(s, width, &x[0], &x[1], dy, &mut d_token, &mut d_weight);
+            vec![d_token, d_weight]
+        };
+        all.push(Problem {
+            name: format!("weighted {s:?} x {width}"),
+            inputs: inputs(&[expand::TOKENS * width, tokens]),
+            forward: Box::new(forward),
+            backward: Box::new(backward),
+        });
     }
 }
 

@@ -100,6 +100,18 @@ fn without_fusion() {
 }
 
 #[test]
+fn the_candidate_as_a_token() {
+    check(ModelConfig { fusion: Fusion::Append, ..tiny() }, None);
+    check(ModelConfig { fusion: Fusion::Append, layers: 1, first_k: 0, ..tiny() }, Some(2));
+}
+
+#[test]
+fn target_attention() {
+    check(ModelConfig { encoder: Encoder::Din, ..tiny() }, None);
+    check(ModelConfig { encoder: Encoder::Din, din_hidden: 1, ..tiny() }, Some(2));
+}
+
+#[test]
 fn mean_and_no_sequence() {
     check(ModelConfig { encoder: Encoder::Mean, ..tiny() }, None);
     check(ModelConfig { encoder: Encoder::None, ..tiny() }, None);

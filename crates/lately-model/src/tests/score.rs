@@ -60,7 +60,9 @@ fn close(a: &[f32], b: &[f32]) {
 
 fn configs() -> Vec<ModelConfig> {
     let mut configs = vec![tiny(), ModelConfig { fusion: Fusion::None, ..tiny() }];
+    configs.push(ModelConfig { fusion: Fusion::Append, ..tiny() });
     configs.push(ModelConfig { encoder: Encoder::Mean, ..tiny() });
+    configs.push(ModelConfig { encoder: Encoder::Din, ..tiny() });
     configs.push(ModelConfig { encoder: Encoder::None, ..tiny() });
     configs.push(ModelConfig { compatibility: true, ..tiny() });
     configs.push(ModelConfig { layers: 1, first_k: 0, cross_width: 16, ..ModelConfig::default() });
@@ -122,16 +124,42 @@ fn empty_batches_and_histories_score() {
 #[test]
 fn an_empty_history_gives_zeros() {
     let schema = small();
-    let model = Model::new(tiny(), &schema, 1).unwrap();
     let (mut logits, mut sequence) = (Vec::new(), Vec::new());
     let b = batch(&schema, &[(0, 1), (2, 1)], 1);
+    for encoder in [Encoder::Mean, Encoder::Din] {
+        let model = Model::new(ModelConfig { encoder, ..tiny() }, &schema, 1).unwrap();
+        model
+            .network
+            .score::<crate::Cpu>(&b, &mut Scratch::default(), &mut logits, Some(&mut sequence))
+            .unwrap();
+        let empty = sequence.drain(..).map(|x| x == 0.0).collect::<Vec<_>>();
+        assert_eq!(empty, [[true; 8], [false; 8]].concat(), "{encoder:?}");
+    }
+    let model = Model::new(tiny(), &schema, 1).unwrap();
     let mut scratch = Scratch::default();
     model.network.score::<crate::Cpu>(&b, &mut scratch, &mut logits, Some(&mut sequence)).unwrap();
-    let width = model.network.plan.sequence;
+    let width = model.network.plan.encoder.output;
     assert!(sequence[..width].iter().all(|x| *x == 0.0));
     // [pool ; first 3 of width 12]: two tokens, so the third place is zero.
     assert!(sequence[width..2 * width - 12].iter().all(|x| *x != 0.0));
     assert!(sequence[2 * width - 12..].iter().all(|x| *x == 0.0));
+}
+
+#[test]
+fn an_appended_candidate_is_given_on_even_alone() {
+    let schema = small();
+    let model = Model::new(ModelConfig { fusion: Fusion::Append, ..tiny() }, &schema, 1).unwrap();
+    let (mut logits, mut sequence) = (Vec::new(), Vec::new());
+    let b = batch(&schema, &[(0, 2), (5, 2)], 1);
+    let mut scratch = Scratch::default();
+    model.network.score::<crate::Cpu>(&b, &mut scratch, &mut logits, Some(&mut sequence)).unwrap();
+    // [pool ; candidate ; first 3], each 8 wide.
+    let rows: Vec<&[f32]> = sequence.chunks(40).collect();
+    assert_eq!(rows.len(), 4);
+    assert!(rows[0][..16].iter().all(|x| *x != 0.0) && rows[0][16..].iter().all(|x| *x == 0.0));
+    assert!(rows[2].iter().all(|x| *x != 0.0));
+    // Every token attends to the candidate.
+    assert!(rows[2].iter().zip(rows[3]).all(|(a, b)| a != b), "{rows:?}");
 }
 
 #[test]
@@ -168,6 +196,7 @@ fn configurations_out_of_range_are_refused() {
     for config in [
         ModelConfig { attention_heads: 5, ..tiny() },
         ModelConfig { layers: 0, ..tiny() },
+        ModelConfig { fusion: Fusion::Append, compatibility: true, ..tiny() },
         ModelConfig { dropout: 1.0, ..tiny() },
         ModelConfig { dropout: f32::NAN, ..tiny() },
         ModelConfig { hidden: vec![0], ..tiny() },

@@ -45,6 +45,7 @@ pub(crate) fn tiny() -> ModelConfig {
         ffn: 6,
         first_k: 3,
         max_pool: true,
+        din_hidden: 5,
         fusion: Fusion::Concat,
         action_dim: 4,
         dropout: 0.1,
