@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use lately_kernels::attention::Shape as AttentionShape;
-use lately_kernels::bf16::Bf16;
+use lately_kernels::bf16::{Bf16, Split};
 use lately_kernels::dense::Shape as Tile;
 use lately_kernels::embedding::Shape as EmbeddingShape;
 use lately_kernels::expand::Segments;
@@ -22,7 +22,8 @@ pub(crate) mod suite;
 #[derive(Debug, Clone, Copy)]
 pub struct Cpu;
 
-/// The same with factors of products rounded to bfloat16; sums and all else stay f32.
+/// The same with products of the backward pass in bfloat16 (sums and all else stay f32) and those of the forward pass
+/// in split numbers; see [`lately_kernels::bf16`].
 #[derive(Debug, Clone, Copy)]
 pub struct CpuBf16;
 
@@ -31,7 +32,7 @@ pub struct CpuBf16;
 pub struct Scalar;
 
 /// Declares the trait and implements it by the functions named on the right: `module::function` for [`Cpu`]
-/// and [`CpuBf16`], `module::scalar::function` for [`Scalar`]. `by products` marks those that multiply matrices.
+/// and [`CpuBf16`], `module::scalar::function` for [`Scalar`]. `by` marks those that multiply matrices.
 macro_rules! backend {
     ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?)
         = $module:ident::$function:ident $(by $products:ident)?;)*) => {
@@ -41,12 +42,12 @@ macro_rules! backend {
             $($(#[$doc])* fn $name($($arg: $type),*);)*
         }
         impl<R: Real> Backend<R> for Cpu {
-            $(fn $name($($arg: $type),*) { fast!(R, Exact, $module::$function($($arg),*) $($products)?) })*
+            $(fn $name($($arg: $type),*) { fast!(R, Exact, Exact, $module::$function($($arg),*) $($products)?) })*
         }
         const _: () = {
             type R = f32; // the operations' arguments name it
             impl Backend<R> for CpuBf16 {
-                $(fn $name($($arg: $type),*) { fast!(R, Bf16, $module::$function($($arg),*) $($products)?) })*
+                $(fn $name($($arg: $type),*) { fast!(R, Split, Bf16, $module::$function($($arg),*) $($products)?) })*
             }
         };
         impl<R: Real> Backend<R> for Scalar {
@@ -55,32 +56,38 @@ macro_rules! backend {
     };
 }
 
-/// The fast form of an operation, by the given products where it multiplies.
+/// The fast form of an operation, by the products given for forward and for backward where it multiplies.
 macro_rules! fast {
-    ($r:ty, $by:ty, $module:ident::$function:ident($($arg:ident),*) products) => {
-        lately_kernels::$module::$function::<$r, $by>($($arg),*)
+    ($r:ty, $f:ty, $b:ty, $module:ident::$function:ident($($arg:ident),*) forward) => {
+        lately_kernels::$module::$function::<$r, $f>($($arg),*)
     };
-    ($r:ty, $by:ty, $module:ident::$function:ident($($arg:ident),*)) => {
+    ($r:ty, $f:ty, $b:ty, $module:ident::$function:ident($($arg:ident),*) backward) => {
+        lately_kernels::$module::$function::<$r, $b>($($arg),*)
+    };
+    ($r:ty, $f:ty, $b:ty, $module:ident::$function:ident($($arg:ident),*) both) => {
+        lately_kernels::$module::$function::<$r, $f, $b>($($arg),*)
+    };
+    ($r:ty, $f:ty, $b:ty, $module:ident::$function:ident($($arg:ident),*)) => {
         lately_kernels::$module::$function($($arg),*)
     };
 }
 
 backend! {
     /// y = x W^T + b, optionally through a ReLU.
-    fn linear(s: Shape, x: &[R], w: &[R], b: &[R], relu: bool, y: &mut [R]) = linear::forward by products;
+    fn linear(s: Shape, x: &[R], w: &[R], b: &[R], relu: bool, y: &mut [R]) = linear::forward by forward;
     /// Gradients of `linear`.
     fn linear_backward(
         s: Shape, x: &[R], w: &[R], y: &[R], dy: &mut [R], dx: &mut [R], dw: &mut [R], db: &mut [R],
-    ) = linear::backward by products;
+    ) = linear::backward by both;
     /// Multi-head attention within ragged segments.
     fn attention(
         s: AttentionShape<'_>, qkv: &[R], probabilities: &mut [R], context: &mut [R], scratch: &mut Vec<R>,
-    ) = attention::forward by products;
+    ) = attention::forward by forward;
     /// Gradient of `attention`.
     fn attention_backward(
         s: AttentionShape<'_>, qkv: &[R], probabilities: &[R], d_context: &[R], d_qkv: &mut [R],
         scratch: &mut Vec<R>,
-    ) = attention::backward by products;
+    ) = attention::backward by forward;
     /// Residual sum and layer normalisation.
     fn add_norm(
         width: usize, x: &[R], branch: &[R], gamma: &[R], beta: &[R], normed: &mut [R], rstd: &mut [R],
@@ -92,13 +99,13 @@ backend! {
         dbeta: &mut [R],
     ) = add_norm::backward;
     /// A tile of a linear map, feature-major.
-    fn dense(s: Tile, x: &[R], w: &[R], b: &[R], relu: bool, y: &mut [R]) = dense::forward by products;
+    fn dense(s: Tile, x: &[R], w: &[R], b: &[R], relu: bool, y: &mut [R]) = dense::forward by forward;
     /// Gradient of `dense` for a range of its inputs.
     fn dense_input(s: Tile, range: Range<usize>, w: &[R], dy: &[R], dx: &mut [R])
-        = dense::input_gradient by products;
+        = dense::input_gradient by forward;
     /// Gradients of `dense` for a tile's weights.
     fn dense_weight(s: Tile, x: &[R], dy: &[R], dw: &mut [R], db: &mut [R])
-        = dense::weight_gradient by products;
+        = dense::weight_gradient by backward;
     /// Gradient of a ReLU.
     fn relu_backward(y: &[R], dy: &mut [R]) = dense::relu_backward;
     /// What makes a DCN v2 layer of a linear map.

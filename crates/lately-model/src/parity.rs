@@ -8,9 +8,9 @@ use lately_features::FeatureBatch;
 use lately_features::schema::{ActionType, FeatureKind, Head, Polarity, Schema, SequenceLimits};
 use safetensors::tensor::SafeTensors;
 
-use crate::backend::{Backend, Cpu};
+use crate::backend::{Backend, Cpu, CpuBf16};
 use crate::checkpoint::floats;
-use crate::{Encoder, Fusion, Gradients, Model, ModelConfig, ModelError, Scratch};
+use crate::{Encoder, Fusion, Gradients, Model, ModelConfig, ModelError, Precision, Scratch};
 
 /// Largest differences, each relative to the largest expected magnitude (a gradient: of its tensor).
 #[derive(Debug, Clone, PartialEq)]
@@ -26,9 +26,18 @@ pub struct ParityReport {
 }
 
 impl ParityReport {
-    /// Within 1e-4 for outputs and 1e-3 for gradients.
-    pub fn holds(&self) -> bool {
-        self.transact <= 1e-4 && self.logits <= 1e-4 && self.gradients <= 1e-3
+    /// Within the bounds of a precision, for outputs and for gradients: 1e-4 and 1e-3 in f32, 1e-2 in bf16.
+    pub fn holds(&self, precision: Precision) -> bool {
+        let (outputs, gradients) = bounds(precision);
+        self.transact <= outputs && self.logits <= outputs && self.gradients <= gradients
+    }
+}
+
+/// Largest allowed difference of outputs and of gradients.
+pub fn bounds(precision: Precision) -> (f64, f64) {
+    match precision {
+        Precision::F32 => (1e-4, 1e-3),
+        Precision::Bf16 => (1e-2, 1e-2),
     }
 }
 
@@ -116,8 +125,11 @@ fn missing(name: &str) -> ParityError {
 ///
 /// # Errors
 /// Where the file cannot be read or is incomplete.
-pub fn run(path: &Path) -> Result<ParityReport, ParityError> {
-    run_on::<Cpu>(path)
+pub fn run(path: &Path, precision: Precision) -> Result<ParityReport, ParityError> {
+    match precision {
+        Precision::F32 => run_on::<Cpu>(path),
+        Precision::Bf16 => run_on::<CpuBf16>(path),
+    }
 }
 
 /// [`run`] on any backend.

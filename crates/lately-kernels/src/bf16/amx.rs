@@ -9,7 +9,7 @@ use std::arch::x86_64::{__cpuid_count, _mm512_loadu_ps};
 use std::sync::OnceLock;
 
 use super::avx512::put;
-use super::pack::{BLOCK, DEPTH, LANES, Out};
+use super::pack::{BLOCK, LANES, Out};
 
 /// Side of the square of sums that one step makes.
 const SIDE: usize = 2 * LANES;
@@ -66,9 +66,8 @@ impl Palette {
     }
 }
 
-/// `out = [out +] left right`, both packed, of depth k.
-pub(super) fn multiply(k: usize, left: &[u32], right: &[u32], mut out: Out<'_>) {
-    let blocks = k.div_ceil(DEPTH);
+/// `out = [out +] left right`, both packed, of so many blocks along the contracted dimension.
+pub(super) fn multiply(blocks: usize, left: &[u32], right: &[u32], mut out: Out<'_>) {
     let (rows, columns) = (out.m.div_ceil(LANES), out.n.div_ceil(LANES));
     assert!(detected() && left.len() == rows * blocks * BLOCK && right.len() == columns * blocks * BLOCK);
     let palette = Palette::new();

@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::pack::{BLOCK, DEPTH, LANES, Out};
+use super::pack::{BLOCK, LANES, Out};
 
 /// Rows of a register tile; with 3 vectors of columns it takes 24 of the 32 registers.
 const ROWS: usize = 8;
@@ -13,9 +13,9 @@ pub(super) fn detected() -> bool {
     is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512bw")
 }
 
-/// `out = [out +] left right`, both packed, of depth k.
-pub(super) fn multiply(k: usize, left: &[u32], right: &[u32], out: Out<'_>) {
-    let depth = k.div_ceil(DEPTH) * BLOCK;
+/// `out = [out +] left right`, both packed, of so many blocks along the contracted dimension.
+pub(super) fn multiply(blocks: usize, left: &[u32], right: &[u32], out: Out<'_>) {
+    let depth = blocks * BLOCK;
     assert!(detected() && left.len() == out.m.div_ceil(LANES) * depth);
     assert_eq!(right.len(), out.n.div_ceil(LANES) * depth);
     let columns = out.n.div_ceil(LANES);

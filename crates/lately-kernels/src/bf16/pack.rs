@@ -2,12 +2,14 @@
 //!
 //! Blocks of 16 lanes (rows of the left factor, columns of the right) x 32 of the contracted dimension, block after
 //! block along the contracted dimension, then lane block after lane block; edges are filled with zeros. A word holds two
-//! neighbours of the contracted dimension. Within a block the left factor has its 16 words lane after lane, the right
+//! neighbours of the contracted dimension. A split factor has three blocks for one: its rounded numbers (high) and what
+//! rounding left (low), so that the sum over blocks is high high + high low + low high. Within a block the left factor has its 16 words lane after lane, the right
 //! one pair after pair: what AMX wants as its two operands, and `vdpbf16ps` as a broadcast word and a vector.
 #![allow(unsafe_code)] // loads and stores through pointers; the bounds are argued at each
 
 use std::arch::x86_64::*;
 
+use super::scalar::rounded;
 use crate::matrix::View;
 
 /// Rows or columns of a block.
@@ -26,37 +28,69 @@ pub(super) struct Out<'a> {
     pub(super) accumulate: bool,
 }
 
+/// How a block is made.
+#[derive(Clone, Copy)]
+struct Form {
+    factor: f32,
+    /// The left factor's order of words.
+    by_lane: bool,
+    /// What rounding leaves of a number, instead of the number.
+    low: bool,
+}
+
 /// Packs `factor * a`, m x k.
-pub(super) fn left(m: usize, k: usize, factor: f32, a: View<'_, f32>, out: &mut Vec<u32>) {
-    pack(m, k, factor, a, true, out);
+pub(super) fn left(split: bool, m: usize, k: usize, factor: f32, a: View<'_, f32>, out: &mut Vec<u32>) {
+    let form = |low| Form { factor, by_lane: true, low };
+    let forms = [form(false), form(false), form(true)];
+    pack(m, k, a, if split { &forms } else { &forms[..1] }, out);
 }
 
 /// Packs b, k x n.
-pub(super) fn right(k: usize, n: usize, b: View<'_, f32>, out: &mut Vec<u32>) {
-    pack(n, k, 1.0, b.t(), false, out);
+pub(super) fn right(split: bool, k: usize, n: usize, b: View<'_, f32>, out: &mut Vec<u32>) {
+    let form = |low| Form { factor: 1.0, by_lane: false, low };
+    let forms = [form(false), form(true), form(false)];
+    pack(n, k, b.t(), if split { &forms } else { &forms[..1] }, out);
 }
 
-/// `x`: lanes x depth. `by_lane` is the left factor's order of words.
-fn pack(lanes: usize, depth: usize, factor: f32, x: View<'_, f32>, by_lane: bool, out: &mut Vec<u32>) {
+/// Blocks along the contracted dimension.
+pub(super) fn blocks(split: bool, k: usize) -> usize {
+    k.div_ceil(DEPTH) * if split { 3 } else { 1 }
+}
+
+/// `x`: lanes x depth.
+fn pack(lanes: usize, depth: usize, x: View<'_, f32>, forms: &[Form], out: &mut Vec<u32>) {
     assert!(super::avx512::detected() && x.covers(lanes, depth));
-    let blocks = depth.div_ceil(DEPTH);
+    let blocks = depth.div_ceil(DEPTH) * forms.len();
     out.resize(lanes.div_ceil(LANES) * blocks * BLOCK, 0);
     for (i, row) in out.chunks_exact_mut(blocks * BLOCK).enumerate() {
         let count = (lanes - i * LANES).min(LANES);
-        for (j, block) in row.chunks_exact_mut(BLOCK).enumerate() {
+        for (at, block) in row.chunks_exact_mut(BLOCK).enumerate() {
+            let (j, form) = (at / forms.len(), forms[at % forms.len()]);
             let length = (depth - j * DEPTH).min(DEPTH);
             let data = &x.data[i * LANES * x.row + j * DEPTH * x.column..];
             // SAFETY: the features were detected; `covers` above says that `count` lanes of `length` elements lie
             // within `data` by the strides, and no element beyond them is read; a block has its 256 words.
             unsafe {
                 match (x.column, x.row) {
-                    (1, _) => along_depth(data, x.row, count, length, factor, by_lane, block),
-                    (_, 1) => along_lanes(data, x.column, count, length, factor, by_lane, block),
-                    _ => any(View { data, ..x }, count, length, factor, by_lane, block),
+                    (1, _) => along_depth(data, x.row, count, length, form, block),
+                    (_, 1) => along_lanes(data, x.column, count, length, form, block),
+                    _ => any(View { data, ..x }, count, length, form, block),
                 }
             }
         }
     }
+}
+
+/// What is rounded of 16 elements.
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn number(x: __m512, form: Form) -> __m512 {
+    let x = _mm512_mul_ps(x, _mm512_set1_ps(form.factor));
+    if !form.low {
+        return x;
+    }
+    // SAFETY: both are 256 bits.
+    let high = unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(x)) };
+    _mm512_sub_ps(x, _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(high))))
 }
 
 /// Elements of a lane are neighbours.
@@ -66,11 +100,10 @@ unsafe fn along_depth(
     stride: usize,
     count: usize,
     length: usize,
-    factor: f32,
-    by_lane: bool,
+    form: Form,
     block: &mut [u32],
 ) {
-    let factor = _mm512_set1_ps(factor);
+    let number = |x: __m512| number(x, form);
     let mask = |n: usize| ((1u32 << n.min(16)) - 1) as u16;
     let (low, high) = (mask(length), mask(length.saturating_sub(16)));
     let mut words = [_mm512_setzero_si512(); LANES];
@@ -81,11 +114,11 @@ unsafe fn along_depth(
             let b = if high == 0 { _mm512_setzero_ps() } else { _mm512_maskz_loadu_ps(high, at.add(16)) };
             (_mm512_maskz_loadu_ps(low, at), b)
         };
-        let rounded = _mm512_cvtne2ps_pbh(_mm512_mul_ps(b, factor), _mm512_mul_ps(a, factor));
+        let rounded = _mm512_cvtne2ps_pbh(number(b), number(a));
         // SAFETY: both are 512 bits.
         *word = unsafe { std::mem::transmute::<__m512bh, __m512i>(rounded) };
     }
-    if !by_lane {
+    if !form.by_lane {
         transpose(&mut words);
     }
     store(&words, block);
@@ -98,11 +131,10 @@ unsafe fn along_lanes(
     stride: usize,
     count: usize,
     length: usize,
-    factor: f32,
-    by_lane: bool,
+    form: Form,
     block: &mut [u32],
 ) {
-    let factor = _mm512_set1_ps(factor);
+    let number = |x: __m512| number(x, form);
     let mask = ((1u32 << count) - 1) as u16;
     let row = |p: usize| {
         if p >= length {
@@ -110,7 +142,7 @@ unsafe fn along_lanes(
         }
         // SAFETY: a masked load reads only the first `count` elements of row p < length.
         let x = unsafe { _mm512_maskz_loadu_ps(mask, data.as_ptr().add(p * stride)) };
-        let rounded = _mm512_cvtneps_pbh(_mm512_mul_ps(x, factor));
+        let rounded = _mm512_cvtneps_pbh(number(x));
         // SAFETY: both are 256 bits.
         _mm512_cvtepu16_epi32(unsafe { std::mem::transmute::<__m256bh, __m256i>(rounded) })
     };
@@ -118,20 +150,25 @@ unsafe fn along_lanes(
     for (p, word) in words.iter_mut().enumerate() {
         *word = _mm512_or_si512(row(2 * p), _mm512_slli_epi32::<16>(row(2 * p + 1)));
     }
-    if by_lane {
+    if form.by_lane {
         transpose(&mut words);
     }
     store(&words, block);
 }
 
 /// Any strides.
-fn any(x: View<'_, f32>, count: usize, length: usize, factor: f32, by_lane: bool, block: &mut [u32]) {
+fn any(x: View<'_, f32>, count: usize, length: usize, form: Form, block: &mut [u32]) {
     let at = |lane: usize, p: usize| {
         let inside = lane < count && p < length;
-        if inside { super::scalar::rounded(factor * x.data[lane * x.row + p * x.column]) >> 16 } else { 0 }
+        if !inside {
+            return 0;
+        }
+        let x = form.factor * x.data[lane * x.row + p * x.column];
+        let high = f32::from_bits(rounded(x));
+        rounded(if form.low { x - high } else { x }) >> 16
     };
     for (i, word) in block.iter_mut().enumerate() {
-        let (lane, pair) = if by_lane { (i / 16, i % 16) } else { (i % 16, i / 16) };
+        let (lane, pair) = if form.by_lane { (i / 16, i % 16) } else { (i % 16, i / 16) };
         *word = at(lane, 2 * pair) | at(lane, 2 * pair + 1) << 16;
     }
 }

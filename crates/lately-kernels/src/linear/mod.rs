@@ -44,8 +44,8 @@ pub fn forward<R: Real, P: Product<R>>(s: Shape, x: &[R], w: &[R], b: &[R], relu
 }
 
 /// Gradients of [`forward`]. `y` is its output where it had a ReLU, empty else; `dy` is masked by it in place.
-/// `dx` (m x k) is overwritten, empty where it is not wanted; `dw` and `db` (empty for none) are added to.
-pub fn backward<R: Real, P: Product<R>>(
+/// `D` multiplies for `dx`, `P` for `dw`. `dx` (m x k) is overwritten, empty where it is not wanted; `dw` and `db` (empty for none) are added to.
+pub fn backward<R: Real, D: Product<R>, P: Product<R>>(
     s: Shape,
     x: &[R],
     w: &[R],
@@ -74,7 +74,7 @@ pub fn backward<R: Real, P: Product<R>>(
     let d = View::rows(dy, s.outputs);
     if !dx.is_empty() {
         let w = View::rows(w, s.stride);
-        P::product((s.rows, s.inputs, s.outputs), dx, s.inputs, false, R::ONE, d, w);
+        D::product((s.rows, s.inputs, s.outputs), dx, s.inputs, false, R::ONE, d, w);
     }
     let x = View::rows(x, s.inputs);
     P::product((s.outputs, s.inputs, s.rows), dw, s.stride, true, R::ONE, d.t(), x);

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
-use crate::backend::{Backend, Cpu, Scalar};
+use crate::Precision;
+use crate::backend::{Backend, Cpu, CpuBf16, Scalar};
 use crate::parity::run_on;
 
 /// All reference cases, or none where they are not at hand.
@@ -18,21 +19,28 @@ fn files() -> Vec<PathBuf> {
     files
 }
 
-fn holds<B: Backend<f32>>(files: &[PathBuf]) {
+fn holds<B: Backend<f32>>(files: &[PathBuf], precision: Precision) {
+    let mut failed = 0;
     for path in files {
         let report = run_on::<B>(path).unwrap();
         println!("{}: {report:?}", path.file_name().unwrap().display());
-        assert!(report.holds(), "{}: {report:?}", path.display());
+        failed += usize::from(!report.holds(precision));
     }
+    assert_eq!(failed, 0, "reports above");
 }
 
 #[test]
 fn every_reference_case_holds() {
-    holds::<Cpu>(&files());
+    holds::<Cpu>(&files(), Precision::F32);
 }
 
 #[test]
 fn the_reference_operations_hold_too() {
     let short = files().into_iter().filter(|p| p.ends_with("short.safetensors"));
-    holds::<Scalar>(&short.collect::<Vec<_>>());
+    holds::<Scalar>(&short.collect::<Vec<_>>(), Precision::F32);
+}
+
+#[test]
+fn every_reference_case_holds_in_bf16() {
+    holds::<CpuBf16>(&files(), Precision::Bf16);
 }
