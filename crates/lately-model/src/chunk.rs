@@ -58,12 +58,12 @@ impl Chunk {
             while batch.row_offsets[request + 1] as usize <= row {
                 request += 1;
             }
-            let n = tokens(batch, request).len() + usize::from(plan.encoder.appended);
+            let n = tokens(plan, batch, request).count() + usize::from(plan.encoder.appended);
             if row > start && self.expanded() + n > TOKENS {
                 break;
             }
             while self.starts.len() < request - first + 2 {
-                self.push_request(batch, first);
+                self.push_request(plan, batch, first);
             }
             self.row.push(row as u32);
             self.request.push(request as u32);
@@ -86,7 +86,7 @@ impl Chunk {
         if plan.compatibility {
             self.mask(batch);
         }
-        let most = self.action.len().max(self.rows.len()).max(self.source.len());
+        let most = self.token_rows().max(self.rows.len()).max(self.source.len());
         let known = self.identity.len();
         self.identity.extend(known as u32..most.max(known) as u32);
     }
@@ -112,10 +112,10 @@ impl Chunk {
     }
 
     /// The tokens of the next request; `first` is the chunk's first one.
-    fn push_request(&mut self, batch: &FeatureBatch, first: usize) {
-        for token in tokens(batch, first + self.starts.len() - 1) {
+    fn push_request(&mut self, plan: &Plan, batch: &FeatureBatch, first: usize) {
+        for token in tokens(plan, batch, first + self.starts.len() - 1) {
             self.token.push(token as u32);
-            self.action.push(batch.token_action[token].into());
+            self.action.push(if plan.encoder.typed { batch.token_action[token].into() } else { 0 });
         }
         self.starts.push(self.token.len() as u32);
     }
@@ -129,7 +129,7 @@ impl Chunk {
     /// The candidates as tokens, each the first of its segment.
     fn append(&mut self, candidate_row: u32) {
         for (s, w) in self.offsets.windows(2).enumerate() {
-            self.gather.push(self.action.len() as u32);
+            self.gather.push((self.token.len() + s) as u32);
             self.gather.extend((1..w[1] - w[0]).map(|i| self.source[s] + i - 1));
             self.action.push(candidate_row);
         }
@@ -143,6 +143,11 @@ impl Chunk {
                 self.masked.push(i > 0 && (batch.token_action[at] == 0 || batch.token_age_ms[at] < 0));
             }
         }
+    }
+
+    /// Rows of `tape.token`: the requests' tokens and appended candidates.
+    pub(crate) fn token_rows(&self) -> usize {
+        self.token.len() + if self.gather.is_empty() { 0 } else { self.source.len() }
     }
 
     /// Encoder tokens.
@@ -167,9 +172,11 @@ impl Chunk {
     }
 }
 
-/// Places in the batch of a request's tokens.
-fn tokens(batch: &FeatureBatch, request: usize) -> Range<usize> {
-    batch.token_offsets[request] as usize..batch.token_offsets[request + 1] as usize
+/// Places in the batch of a request's tokens, without those that the model leaves out.
+fn tokens<'a>(plan: &'a Plan, batch: &'a FeatureBatch, request: usize) -> impl Iterator<Item = usize> + 'a {
+    let left_out = &plan.encoder.left_out;
+    let all = batch.token_offsets[request] as usize..batch.token_offsets[request + 1] as usize;
+    all.filter(move |t| left_out.is_empty() || !left_out[usize::from(batch.token_action[*t])])
 }
 
 /// Checks that a batch fits the plan, so that nothing later can go out of bounds.

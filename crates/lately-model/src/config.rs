@@ -15,9 +15,27 @@ pub enum Encoder {
     /// Target attention: a sum over tokens of [action embedding ; item embedding], weighted by a small network that
     /// sees token and candidate.
     Din,
+    /// Behaviour Sequence Transformer: the candidate is a token among the items, without action types.
+    Bst,
     /// A post-norm transformer over the tokens.
     #[default]
     Transact,
+}
+
+impl Encoder {
+    /// All names, as configuration files and command lines spell them.
+    pub const NAMES: &str = "none, mean, din, bst or transact";
+}
+
+/// Which actions become tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SequenceActions {
+    /// All that feed the sequence.
+    #[default]
+    All,
+    /// Those whose polarity in the schema is positive.
+    Positive,
 }
 
 /// How the candidate meets the tokens.
@@ -39,8 +57,15 @@ pub enum Fusion {
 pub struct ModelConfig {
     /// How the user sequence enters. Default `transact`.
     pub encoder: Encoder,
-    /// Transformer layers, 1 to 32. Default 2.
+    /// Which actions become tokens, of the affinity too. Without effect in compatibility mode. Default `all`.
+    pub sequence_actions: SequenceActions,
+    /// Whether tokens carry their action type; without, a token is its item alone. `bst` never carries it, the
+    /// compatibility mode always. Default true.
+    pub action_types: bool,
+    /// Transformer layers of `transact`, 1 to 32. Default 2.
     pub layers: usize,
+    /// Transformer layers of `bst`, 1 to 32. Default 1, as in its paper.
+    pub bst_layers: usize,
     /// Attention heads; they divide the width of a token. Default 1.
     pub attention_heads: usize,
     /// Width of the transformer's feed-forward layer. Default 32.
@@ -77,7 +102,10 @@ impl Default for ModelConfig {
     fn default() -> Self {
         Self {
             encoder: Encoder::Transact,
+            sequence_actions: SequenceActions::All,
+            action_types: true,
             layers: 2,
+            bst_layers: 1,
             attention_heads: 1,
             ffn: 32,
             first_k: 10,
@@ -99,6 +127,7 @@ impl ModelConfig {
     /// Checks ranges; `item` is the width of the schema's item embedding.
     pub(crate) fn validate(&self, item: usize) -> Result<(), ModelError> {
         check("layers", self.layers, 1, 32)?;
+        check("bst_layers", self.bst_layers, 1, 32)?;
         check("ffn", self.ffn, 1, 16_384)?;
         check("first_k", self.first_k, 0, 1_024)?;
         check("action_dim", self.action_dim, 1, 1_024)?;
@@ -109,9 +138,9 @@ impl ModelConfig {
             check("hidden", *width, 1, 65_536)?;
         }
         check("din_hidden", self.din_hidden, 1, 16_384)?;
-        if self.compatibility && self.encoder == Encoder::Din {
+        if self.compatibility && matches!(self.encoder, Encoder::Din | Encoder::Bst) {
             let range = "transact in compatibility mode: the official module knows no other";
-            return Err(refused("encoder", &"din", range.into()));
+            return Err(refused("encoder", &format!("{:?}", self.encoder).to_lowercase(), range.into()));
         }
         if self.compatibility && self.fusion == Fusion::Append {
             let range = "concat or none in compatibility mode: the official module knows no other";
@@ -131,7 +160,8 @@ impl ModelConfig {
 
     /// Width of a token as the encoder sees it.
     pub(crate) fn token_width(&self, item: usize) -> usize {
-        self.action_dim + item * if self.fusion == Fusion::Concat { 2 } else { 1 }
+        let concat = self.encoder != Encoder::Bst && self.fusion == Fusion::Concat;
+        self.action_dim + item * if concat { 2 } else { 1 }
     }
 }
 

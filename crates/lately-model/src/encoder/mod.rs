@@ -16,6 +16,7 @@ use crate::network::Network;
 use crate::plan::{Builder, LayerIds};
 use crate::tape::{EncoderTape, GradientTape, zeroed};
 
+mod bst;
 mod din;
 mod mean;
 mod outputs;
@@ -38,7 +39,11 @@ pub(crate) struct EncoderPlan {
     pub(crate) width: usize,
     /// Width of the output.
     pub(crate) output: usize,
-    /// Embeddings of the action types, then the appended candidate's row.
+    /// Action types that are no tokens; empty for none.
+    pub(crate) left_out: Vec<bool>,
+    /// Whether tokens carry their action type.
+    pub(crate) typed: bool,
+    /// Embeddings of the action types (untyped: one for all), then the appended candidate's row.
     pub(crate) action_table: usize,
     /// That row.
     pub(crate) candidate_row: u32,
@@ -79,6 +84,7 @@ pub(crate) fn plan(b: &mut Builder, config: &ModelConfig, schema: &Schema) -> En
         Encoder::None => EncoderPlan::default(),
         Encoder::Mean => mean::plan(b, config, schema),
         Encoder::Din => din::plan(b, config, schema),
+        Encoder::Bst => bst::plan(b, config, schema),
         Encoder::Transact => transact::plan(b, config, schema),
     }
 }
@@ -93,6 +99,7 @@ pub(crate) fn forward<R: Real, B: Backend<R>>(pass: &Pass<'_, R>, tape: &mut Enc
         Encoder::None => {}
         Encoder::Mean => mean::forward::<R, B>(pass, tape),
         Encoder::Din => din::forward::<R, B>(pass, tape),
+        Encoder::Bst => bst::forward::<R, B>(pass, tape, keep),
         Encoder::Transact => transact::forward::<R, B>(pass, tape, keep),
     }
 }
@@ -109,6 +116,7 @@ pub(crate) fn backward<R: Real, B: Backend<R>>(
         Encoder::None => return,
         Encoder::Mean => mean::backward::<R, B>(pass, d),
         Encoder::Din => din::backward::<R, B>(pass, tape, d, gradients),
+        Encoder::Bst => bst::backward::<R, B>(pass, tape, d, gradients),
         Encoder::Transact => transact::backward::<R, B>(pass, tape, d, gradients),
     }
     tokens::backward::<R, B>(pass, &d.token, gradients);

@@ -1,6 +1,7 @@
 //! The tokens that all encoders share: a request's once, and what the candidate adds to them.
 
 use lately_features::Schema;
+use lately_features::schema::Polarity;
 use lately_kernels::Real;
 use lately_kernels::columns::{self, Block};
 use lately_kernels::embedding::Shape as EmbeddingShape;
@@ -10,14 +11,15 @@ use super::{EncoderPlan, Pass};
 use crate::Gradients;
 use crate::backend::Backend;
 use crate::chunk::Chunk;
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, SequenceActions};
 use crate::plan::{Builder, Start};
 use crate::tape::{EncoderTape, sized};
 
 /// Declares the table of action types; an encoder over tokens whose output is as wide as they are. With `appended` the
 /// candidate is one of them.
 pub(super) fn plan(b: &mut Builder, config: &ModelConfig, schema: &Schema, appended: bool) -> EncoderPlan {
-    let types = schema.actions.len();
+    let typed = config.action_types || config.compatibility;
+    let types = if typed { schema.actions.len() } else { 1 };
     // At about the deviation that the normaliser gives to item embeddings.
     let (shape, start) = (vec![types + usize::from(appended), config.action_dim], Start::Normal(0.5));
     let action_table = b.push("transact.action.weight".into(), shape, start, false);
@@ -25,12 +27,23 @@ pub(super) fn plan(b: &mut Builder, config: &ModelConfig, schema: &Schema, appen
     EncoderPlan {
         per_candidate: appended,
         appended,
+        left_out: left_out(config, schema),
+        typed,
         token,
         width: token,
         output: token,
         action_table,
         candidate_row: types as u32,
         ..EncoderPlan::default()
+    }
+}
+
+fn left_out(config: &ModelConfig, schema: &Schema) -> Vec<bool> {
+    match config.sequence_actions {
+        SequenceActions::Positive if !config.compatibility => {
+            schema.actions.iter().map(|a| a.polarity != Polarity::Positive).collect()
+        }
+        _ => Vec::new(),
     }
 }
 
@@ -79,7 +92,7 @@ fn gathered<'a, R>(pass: &Pass<'a, R>, stride: usize, width: usize) -> Option<Bl
 }
 
 fn actions<'a, R>(pass: &Pass<'a, R>) -> EmbeddingShape<'a> {
-    let entity = pass.chunk.identity(pass.chunk.action.len());
+    let entity = pass.chunk.identity(pass.chunk.token_rows());
     let (dim, stride) = (pass.network.config.action_dim, pass.network.plan.encoder.token);
     EmbeddingShape { dim, slots: 1, index_stride: 1, index_start: 0, entity, stride, offset: 0 }
 }
@@ -87,7 +100,7 @@ fn actions<'a, R>(pass: &Pass<'a, R>) -> EmbeddingShape<'a> {
 /// `tape.token`: [action embedding ; item embedding] of the requests' tokens, then of appended candidates.
 pub(super) fn forward<R: Real, B: Backend<R>>(pass: &Pass<'_, R>, tape: &mut EncoderTape<R>) {
     let (network, plan, chunk) = (pass.network, pass.plan(), pass.chunk);
-    let token = sized(&mut tape.token, chunk.action.len() * plan.token);
+    let token = sized(&mut tape.token, chunk.token_rows() * plan.token);
     B::embedding(actions(pass), network.weight(plan.action_table), &chunk.action, token);
     let (width, offset) = (network.plan.item_dim, network.config.action_dim);
     let item = Block { source: &chunk.token, width, stride: plan.token, offset };

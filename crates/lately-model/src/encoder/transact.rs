@@ -17,7 +17,7 @@ pub(super) fn plan(b: &mut Builder, config: &ModelConfig, schema: &Schema) -> En
     let mut plan = tokens::plan(b, config, schema, appended);
     plan.width = config.token_width(schema.item_embedding_dim());
     plan.per_candidate = config.fusion != Fusion::None;
-    plan.layers = transformer::plan(b, config.layers, plan.width, config.ffn);
+    plan.layers = transformer::plan(b, "transact.encoder.layers", config.layers, plan.width, config.ffn);
     plan.pool = config.max_pool.then(|| b.linear("transact.pool", plan.width, plan.width));
     let length = usize::from(schema.sequence.length);
     plan.first_k = if config.first_k == 0 { length } else { config.first_k } + usize::from(appended);

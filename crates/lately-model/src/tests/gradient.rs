@@ -3,7 +3,7 @@ use lately_kernels::Real;
 
 use super::world::{batch, small, tiny};
 use crate::backend::{Backend, Cpu, Scalar};
-use crate::config::{Encoder, Fusion, ModelConfig};
+use crate::config::{Encoder, Fusion, ModelConfig, SequenceActions};
 use crate::network::Network;
 use crate::plan::{Plan, initial};
 use crate::{Gradients, Normaliser, Scratch};
@@ -109,6 +109,21 @@ fn the_candidate_as_a_token() {
 fn target_attention() {
     check(ModelConfig { encoder: Encoder::Din, ..tiny() }, None);
     check(ModelConfig { encoder: Encoder::Din, din_hidden: 1, ..tiny() }, Some(2));
+}
+
+#[test]
+fn behaviour_sequence_transformer() {
+    check(ModelConfig { encoder: Encoder::Bst, ..tiny() }, None);
+    check(ModelConfig { encoder: Encoder::Bst, bst_layers: 2, ..tiny() }, Some(4));
+    check(ModelConfig { encoder: Encoder::Bst, sequence_actions: SequenceActions::Positive, ..tiny() }, None);
+}
+
+#[test]
+fn some_actions_or_no_types() {
+    for encoder in [Encoder::Mean, Encoder::Din, Encoder::Transact] {
+        let sequence_actions = SequenceActions::Positive;
+        check(ModelConfig { encoder, sequence_actions, action_types: false, ..tiny() }, None);
+    }
 }
 
 #[test]

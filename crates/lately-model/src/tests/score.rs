@@ -1,7 +1,7 @@
 use lately_features::FeatureBatch;
 
 use super::world::{batch, small, tiny};
-use crate::config::{Encoder, Fusion, ModelConfig};
+use crate::config::{Encoder, Fusion, ModelConfig, SequenceActions};
 use crate::{Gradients, Model, ModelError, NormaliserFit, Scratch};
 
 /// One request of a batch of the small schema, as a batch of its own.
@@ -63,6 +63,10 @@ fn configs() -> Vec<ModelConfig> {
     configs.push(ModelConfig { fusion: Fusion::Append, ..tiny() });
     configs.push(ModelConfig { encoder: Encoder::Mean, ..tiny() });
     configs.push(ModelConfig { encoder: Encoder::Din, ..tiny() });
+    configs.push(ModelConfig { encoder: Encoder::Bst, ..tiny() });
+    let sequence_actions = SequenceActions::Positive;
+    configs.push(ModelConfig { encoder: Encoder::Bst, sequence_actions, ..tiny() });
+    configs.push(ModelConfig { sequence_actions, action_types: false, ..tiny() });
     configs.push(ModelConfig { encoder: Encoder::None, ..tiny() });
     configs.push(ModelConfig { compatibility: true, ..tiny() });
     configs.push(ModelConfig { layers: 1, first_k: 0, cross_width: 16, ..ModelConfig::default() });
@@ -162,6 +166,47 @@ fn an_appended_candidate_is_given_on_even_alone() {
     assert!(rows[2].iter().zip(rows[3]).all(|(a, b)| a != b), "{rows:?}");
 }
 
+/// Scores of a batch after changing its tokens' action types.
+fn with_actions(model: &Model, b: &FeatureBatch, actions: &[u8]) -> Vec<f32> {
+    let mut b = b.clone();
+    b.token_action.copy_from_slice(actions);
+    model.score(&b, &mut Scratch::default()).unwrap()
+}
+
+#[test]
+fn only_positive_actions_reach_the_model_where_it_is_so_configured() {
+    let schema = small();
+    // pad is neutral, click and save positive, hide negative.
+    let b = batch(&schema, &[(3, 2)], 1);
+    for encoder in [Encoder::Mean, Encoder::Din, Encoder::Bst, Encoder::Transact] {
+        let positive = ModelConfig { encoder, sequence_actions: SequenceActions::Positive, ..tiny() };
+        let model = Model::new(positive.clone(), &schema, 1).unwrap();
+        let mut two = b.clone();
+        two.token_offsets[1] = 2;
+        two.token_action = vec![1, 2];
+        two.token_surface.remove(1);
+        two.token_age_ms.remove(1);
+        two.token_item.drain(4..8);
+        let kept = model.score(&two, &mut Scratch::default()).unwrap();
+        assert_eq!(with_actions(&model, &b, &[1, 3, 2]), kept, "{encoder:?}");
+        assert_eq!(with_actions(&model, &b, &[1, 0, 2]), kept, "{encoder:?}");
+        assert_ne!(with_actions(&model, &b, &[1, 1, 2]), kept, "{encoder:?}");
+        let all = Model::new(ModelConfig { affinity: false, ..tiny() }, &schema, 1).unwrap();
+        assert_ne!(with_actions(&all, &b, &[1, 3, 2]), with_actions(&all, &b, &[1, 0, 2]));
+    }
+}
+
+#[test]
+fn without_types_only_items_count() {
+    let schema = small();
+    let b = batch(&schema, &[(3, 2)], 1);
+    let untyped = ModelConfig { action_types: false, affinity: false, ..tiny() };
+    for config in [untyped, ModelConfig { encoder: Encoder::Bst, affinity: false, ..tiny() }] {
+        let model = Model::new(config, &schema, 1).unwrap();
+        assert_eq!(with_actions(&model, &b, &[1, 3, 2]), with_actions(&model, &b, &[0, 2, 1]));
+    }
+}
+
 #[test]
 fn batches_that_do_not_fit_are_refused() {
     let schema = small();
@@ -196,6 +241,7 @@ fn configurations_out_of_range_are_refused() {
     for config in [
         ModelConfig { attention_heads: 5, ..tiny() },
         ModelConfig { layers: 0, ..tiny() },
+        ModelConfig { encoder: Encoder::Bst, compatibility: true, ..tiny() },
         ModelConfig { fusion: Fusion::Append, compatibility: true, ..tiny() },
         ModelConfig { dropout: 1.0, ..tiny() },
         ModelConfig { dropout: f32::NAN, ..tiny() },

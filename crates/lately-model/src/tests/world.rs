@@ -4,7 +4,7 @@ use lately_features::{FeatureBatch, Schema};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::config::{Encoder, Fusion, ModelConfig};
+use crate::config::ModelConfig;
 
 /// Two heads, several-valued categories, numbers and embeddings on both sides.
 pub(crate) const SMALL: &str = r#"
@@ -39,21 +39,14 @@ pub(crate) fn small() -> Schema {
 /// A tiny configuration of every part.
 pub(crate) fn tiny() -> ModelConfig {
     ModelConfig {
-        encoder: Encoder::Transact,
         layers: 2,
         attention_heads: 2,
         ffn: 6,
         first_k: 3,
-        max_pool: true,
         din_hidden: 5,
-        fusion: Fusion::Concat,
         action_dim: 4,
-        dropout: 0.1,
-        cross_layers: 2,
-        cross_width: 0,
         hidden: vec![9, 7],
-        compatibility: false,
-        affinity: true,
+        ..ModelConfig::default()
     }
 }
 
