@@ -51,6 +51,20 @@ pub enum Fusion {
     None,
 }
 
+/// What `transact` gives on of its encoded tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outputs {
+    /// The first K, and the maximum over all through a linear map.
+    FirstKMax,
+    /// The first K.
+    FirstK,
+    /// The maximum over all through a linear map.
+    Max,
+    /// All.
+    All,
+}
+
 /// Configuration of the model. Unknown keys are refused, missing ones take the default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -72,8 +86,12 @@ pub struct ModelConfig {
     pub ffn: usize,
     /// First K encoded tokens that are given on; 0 for all. Default 10.
     pub first_k: usize,
-    /// Whether the maximum over tokens is given on, through a linear map. Default true.
+    /// Whether `transact` gives on the maximum over tokens, through a linear map. Default true.
     pub max_pool: bool,
+    /// What `transact` gives on; where it is absent, `first_k` and `max_pool` say it, as they did before there was
+    /// this key. Default absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outputs: Option<Outputs>,
     /// Width of the hidden layer that weighs a token for `din`. Default 36.
     pub din_hidden: usize,
     /// How the candidate meets the tokens of `transact`. Default `concat`.
@@ -110,6 +128,7 @@ impl Default for ModelConfig {
             ffn: 32,
             first_k: 10,
             max_pool: true,
+            outputs: None,
             din_hidden: 36,
             fusion: Fusion::Concat,
             action_dim: 32,
@@ -130,6 +149,10 @@ impl ModelConfig {
         check("bst_layers", self.bst_layers, 1, 32)?;
         check("ffn", self.ffn, 1, 16_384)?;
         check("first_k", self.first_k, 0, 1_024)?;
+        if self.first_k == 0 && matches!(self.outputs, Some(Outputs::FirstK | Outputs::FirstKMax)) {
+            let range = "at least 1 with these `outputs`; for all tokens set outputs to all";
+            return Err(refused("first_k", &0, range.into()));
+        }
         check("action_dim", self.action_dim, 1, 1_024)?;
         check("cross_layers", self.cross_layers, 0, 16)?;
         check("cross_width", self.cross_width, 0, 65_536)?;
@@ -156,6 +179,22 @@ impl ModelConfig {
             return Err(refused("dropout", &self.dropout, "from 0 to below 1".into()));
         }
         Ok(())
+    }
+
+    /// First tokens that are given on, of a sequence of at most `length`.
+    pub(crate) fn first_tokens(&self, length: usize) -> usize {
+        if self.first_k == 0 { length } else { self.first_k }
+    }
+
+    /// (first tokens that `transact` gives on, whether also the maximum).
+    pub(crate) fn compression(&self, length: usize) -> (usize, bool) {
+        match self.outputs {
+            None => (self.first_tokens(length), self.max_pool),
+            Some(Outputs::FirstKMax) => (self.first_tokens(length), true),
+            Some(Outputs::FirstK) => (self.first_tokens(length), false),
+            Some(Outputs::Max) => (0, true),
+            Some(Outputs::All) => (length, false),
+        }
     }
 
     /// Width of a token as the encoder sees it.

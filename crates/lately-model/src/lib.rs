@@ -25,7 +25,7 @@ mod tests;
 
 pub use backend::{Backend, Cpu, Scalar};
 pub use checkpoint::{CheckpointError, Manifest};
-pub use config::{Encoder, Fusion, ModelConfig, SequenceActions};
+pub use config::{Encoder, Fusion, ModelConfig, Outputs, SequenceActions};
 pub use error::ModelError;
 pub use gradients::{GradientOf, Gradients};
 pub use model::Model;

@@ -19,8 +19,7 @@ pub(super) fn plan(b: &mut Builder, config: &ModelConfig, schema: &Schema) -> En
     let config = ModelConfig { action_types: false, ..config.clone() };
     let mut plan = tokens::plan(b, &config, schema, true);
     plan.layers = transformer::plan(b, "bst.layers", config.bst_layers, plan.width, config.ffn);
-    let length = usize::from(schema.sequence.length);
-    plan.first_k = 1 + if config.first_k == 0 { length } else { config.first_k };
+    plan.first_k = 1 + config.first_tokens(schema.sequence.length.into());
     plan.output = plan.width * plan.first_k;
     plan
 }

@@ -3,7 +3,7 @@ use lately_kernels::Real;
 
 use super::world::{batch, small, tiny};
 use crate::backend::{Backend, Cpu, Scalar};
-use crate::config::{Encoder, Fusion, ModelConfig, SequenceActions};
+use crate::config::{Encoder, Fusion, ModelConfig, Outputs, SequenceActions};
 use crate::network::Network;
 use crate::plan::{Plan, initial};
 use crate::{Gradients, Normaliser, Scratch};
@@ -86,6 +86,16 @@ fn transact() {
     check(tiny(), None);
     check(ModelConfig { layers: 1, attention_heads: 1, ..tiny() }, None);
     check(ModelConfig { attention_heads: 3, first_k: 0, max_pool: false, ..tiny() }, None);
+}
+
+#[test]
+fn each_output_of_transact() {
+    for outputs in [Outputs::FirstKMax, Outputs::FirstK, Outputs::Max, Outputs::All] {
+        check(ModelConfig { outputs: Some(outputs), layers: 1, ..tiny() }, None);
+    }
+    let outputs = Some(Outputs::Max);
+    check(ModelConfig { outputs, fusion: Fusion::Append, layers: 1, ..tiny() }, None);
+    check(ModelConfig { outputs, fusion: Fusion::None, layers: 1, ..tiny() }, None);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use lately_features::FeatureBatch;
 
 use super::world::{batch, small, tiny};
-use crate::config::{Encoder, Fusion, ModelConfig, SequenceActions};
+use crate::config::{Encoder, Fusion, ModelConfig, Outputs, SequenceActions};
 use crate::{Gradients, Model, ModelError, NormaliserFit, Scratch};
 
 /// One request of a batch of the small schema, as a batch of its own.
@@ -67,6 +67,7 @@ fn configs() -> Vec<ModelConfig> {
     let sequence_actions = SequenceActions::Positive;
     configs.push(ModelConfig { encoder: Encoder::Bst, sequence_actions, ..tiny() });
     configs.push(ModelConfig { sequence_actions, action_types: false, ..tiny() });
+    configs.push(ModelConfig { outputs: Some(Outputs::Max), ..tiny() });
     configs.push(ModelConfig { encoder: Encoder::None, ..tiny() });
     configs.push(ModelConfig { compatibility: true, ..tiny() });
     configs.push(ModelConfig { layers: 1, first_k: 0, cross_width: 16, ..ModelConfig::default() });
@@ -166,6 +167,21 @@ fn an_appended_candidate_is_given_on_even_alone() {
     assert!(rows[2].iter().zip(rows[3]).all(|(a, b)| a != b), "{rows:?}");
 }
 
+#[test]
+fn outputs_say_what_first_k_and_max_pool_said() {
+    let schema = small();
+    let b = batch(&schema, &[(3, 2), (0, 1)], 1);
+    let score = |config| Model::new(config, &schema, 1).unwrap().score(&b, &mut Scratch::default()).unwrap();
+    for (first_k, max_pool, outputs) in
+        [(3, true, Outputs::FirstKMax), (3, false, Outputs::FirstK), (0, false, Outputs::All)]
+    {
+        let old = score(ModelConfig { first_k, max_pool, ..tiny() });
+        assert_eq!(old, score(ModelConfig { outputs: Some(outputs), max_pool: !max_pool, ..tiny() }));
+    }
+    let model = Model::new(ModelConfig { outputs: Some(Outputs::Max), ..tiny() }, &schema, 1).unwrap();
+    assert_eq!(model.network.plan.encoder.output, 12);
+}
+
 /// Scores of a batch after changing its tokens' action types.
 fn with_actions(model: &Model, b: &FeatureBatch, actions: &[u8]) -> Vec<f32> {
     let mut b = b.clone();
@@ -242,6 +258,7 @@ fn configurations_out_of_range_are_refused() {
         ModelConfig { attention_heads: 5, ..tiny() },
         ModelConfig { layers: 0, ..tiny() },
         ModelConfig { encoder: Encoder::Bst, compatibility: true, ..tiny() },
+        ModelConfig { outputs: Some(Outputs::FirstK), first_k: 0, ..tiny() },
         ModelConfig { fusion: Fusion::Append, compatibility: true, ..tiny() },
         ModelConfig { dropout: 1.0, ..tiny() },
         ModelConfig { dropout: f32::NAN, ..tiny() },
