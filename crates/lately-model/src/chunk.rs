@@ -5,6 +5,7 @@ use std::ops::Range;
 use lately_features::FeatureBatch;
 
 use crate::ModelError;
+use crate::encoder::{self, EncoderPlan};
 use crate::plan::{Plan, Side};
 
 /// Rows computed at once: enough that packing the weights for a product is little beside it, few enough that
@@ -32,8 +33,12 @@ pub(crate) struct Chunk {
     pub(crate) segment: Vec<u32>,
     /// Surface of each row's request.
     pub(crate) surface: Vec<u32>,
-    /// Row of each token's action type, then those of appended candidates: one for each row of `tape.token`.
+    /// Rows of the table of action types, `slots` for each row of `tape.token`: tokens, then appended candidates.
     pub(crate) action: Vec<u32>,
+    /// Surface of each row of `tape.token`, where the model takes it.
+    pub(crate) token_surface: Vec<u32>,
+    /// Bucket of its age, where the model takes it.
+    pub(crate) token_age: Vec<u32>,
     /// With appended candidates, for each expanded token its row there.
     pub(crate) gather: Vec<u32>,
     /// Offsets of the segments' tokens (expanded).
@@ -81,7 +86,7 @@ impl Chunk {
         let segment = |(i, r): (usize, &u32)| if per_candidate { i as u32 } else { *r - first as u32 };
         self.segment.extend(self.request.iter().enumerate().map(segment));
         if plan.encoder.appended {
-            self.append(plan.encoder.candidate_row);
+            self.append(&plan.encoder);
         }
         if plan.compatibility {
             self.mask(batch);
@@ -100,6 +105,8 @@ impl Chunk {
             &mut self.segment,
             &mut self.surface,
             &mut self.action,
+            &mut self.token_surface,
+            &mut self.token_age,
             &mut self.gather,
             &mut self.offsets,
             &mut self.source,
@@ -115,9 +122,27 @@ impl Chunk {
     fn push_request(&mut self, plan: &Plan, batch: &FeatureBatch, first: usize) {
         for token in tokens(plan, batch, first + self.starts.len() - 1) {
             self.token.push(token as u32);
-            self.action.push(if plan.encoder.typed { batch.token_action[token].into() } else { 0 });
+            self.push_token(&plan.encoder, batch, token);
         }
         self.starts.push(self.token.len() as u32);
+    }
+
+    /// Indices of a token.
+    fn push_token(&mut self, plan: &EncoderPlan, batch: &FeatureBatch, token: usize) {
+        if plan.slots > 1 {
+            let set = batch.token_actions[token];
+            let end = self.action.len() + plan.slots;
+            self.action.extend((0..plan.slots as u32).filter(|a| set >> a & 1 == 1).map(|a| a + 1));
+            self.action.resize(end, 0);
+        } else {
+            self.action.push(if plan.typed { batch.token_action[token].into() } else { 0 });
+        }
+        if plan.surface_table.is_some() {
+            self.token_surface.push(batch.token_surface[token].into());
+        }
+        if let Some((_, buckets)) = plan.age_table {
+            self.token_age.push(encoder::bucket(batch.token_age_ms[token], buckets));
+        }
     }
 
     /// A segment of the tokens of the chunk's request `r` and `more`.
@@ -126,12 +151,18 @@ impl Chunk {
         self.offsets.push((self.expanded() + more) as u32 + self.starts[r + 1] - self.starts[r]);
     }
 
-    /// The candidates as tokens, each the first of its segment.
-    fn append(&mut self, candidate_row: u32) {
+    /// The candidates as tokens, each the first of its segment: now, on the request's surface.
+    fn append(&mut self, plan: &EncoderPlan) {
         for (s, w) in self.offsets.windows(2).enumerate() {
             self.gather.push((self.token.len() + s) as u32);
             self.gather.extend((1..w[1] - w[0]).map(|i| self.source[s] + i - 1));
-            self.action.push(candidate_row);
+            self.action.resize(self.action.len() + plan.slots, plan.candidate_row);
+        }
+        if plan.surface_table.is_some() {
+            self.token_surface.extend_from_slice(&self.surface);
+        }
+        if plan.age_table.is_some() {
+            self.token_age.resize(self.token_age.len() + self.row.len(), 0);
         }
     }
 
@@ -188,6 +219,13 @@ pub(crate) fn check(plan: &Plan, batch: &FeatureBatch) -> Result<(), ModelError>
     length("token_offsets", requests + 1, batch.token_offsets.len())?;
     length("surface", requests, batch.surface.len())?;
     length("token_action", tokens, batch.token_action.len())?;
+    if plan.encoder.slots > 1 {
+        length("token_actions", tokens, batch.token_actions.len())?;
+    }
+    if plan.encoder.surface_table.is_some() {
+        length("token_surface", tokens, batch.token_surface.len())?;
+        limit("token_surface", plan.surfaces, batch.token_surface.iter().map(|s| usize::from(*s)))?;
+    }
     length("token_age_ms", tokens, batch.token_age_ms.len())?;
     length("token_item", tokens * plan.item_dim, batch.token_item.len())?;
     length("candidate", rows * plan.item_dim, batch.candidate.len())?;

@@ -76,6 +76,16 @@ pub struct ModelConfig {
     /// Whether tokens carry their action type; without, a token is its item alone. `bst` never carries it, the
     /// compatibility mode always. Default true.
     pub action_types: bool,
+    /// Whether a token carries all types of actions on its item in its request, their embeddings averaged, instead of
+    /// the one of highest priority; at most 64 action types. Without effect in compatibility mode or without action
+    /// types. Default false.
+    pub multi_action: bool,
+    /// Whether an embedding of the surface on which it happened is added to the token's action part. Off in
+    /// compatibility mode. Default false.
+    pub token_surface: bool,
+    /// Buckets of the token's age whose embedding is added to its action part: even steps of the logarithm from 1 s
+    /// to a year; 0 for none. Off in compatibility mode. Default 0.
+    pub age_buckets: usize,
     /// Transformer layers of `transact`, 1 to 32. Default 2.
     pub layers: usize,
     /// Transformer layers of `bst`, 1 to 32. Default 1, as in its paper.
@@ -122,6 +132,9 @@ impl Default for ModelConfig {
             encoder: Encoder::Transact,
             sequence_actions: SequenceActions::All,
             action_types: true,
+            multi_action: false,
+            token_surface: false,
+            age_buckets: 0,
             layers: 2,
             bst_layers: 1,
             attention_heads: 1,
@@ -146,6 +159,7 @@ impl ModelConfig {
     /// Checks ranges; `item` is the width of the schema's item embedding.
     pub(crate) fn validate(&self, item: usize) -> Result<(), ModelError> {
         check("layers", self.layers, 1, 32)?;
+        check("age_buckets", self.age_buckets, 0, 256)?;
         check("bst_layers", self.bst_layers, 1, 32)?;
         check("ffn", self.ffn, 1, 16_384)?;
         check("first_k", self.first_k, 0, 1_024)?;

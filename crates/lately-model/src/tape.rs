@@ -19,6 +19,8 @@ pub struct Scratch<R = f32> {
 pub(crate) struct EncoderTape<R> {
     /// Requests' tokens x [action ; item].
     pub(crate) token: Vec<R>,
+    /// A part that is added to the tokens' action embedding.
+    pub(crate) added: Vec<R>,
     /// Rows x candidate embedding.
     pub(crate) candidate: Vec<R>,
     /// First layer's queries, keys and values: parts of the token and of the candidate.

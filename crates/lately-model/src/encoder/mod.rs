@@ -16,6 +16,7 @@ use crate::network::Network;
 use crate::plan::{Builder, LayerIds};
 use crate::tape::{EncoderTape, GradientTape, zeroed};
 
+mod age;
 mod bst;
 mod din;
 mod mean;
@@ -24,6 +25,7 @@ mod tokens;
 mod transact;
 mod transformer;
 
+pub(crate) use age::bucket;
 pub(crate) use din::Unit;
 
 /// Sizes and parameters of an encoder.
@@ -43,10 +45,17 @@ pub(crate) struct EncoderPlan {
     pub(crate) left_out: Vec<bool>,
     /// Whether tokens carry their action type.
     pub(crate) typed: bool,
-    /// Embeddings of the action types (untyped: one for all), then the appended candidate's row.
+    /// Action types that a token may carry at once; 1 for the strongest alone.
+    pub(crate) slots: usize,
+    /// Embeddings of the action types (untyped: one for all), then the appended candidate's row; with several slots
+    /// the row of no action, which is the candidate's too, comes first.
     pub(crate) action_table: usize,
     /// That row.
     pub(crate) candidate_row: u32,
+    /// Table of the tokens' surfaces.
+    pub(crate) surface_table: Option<usize>,
+    /// Table of the tokens' ages and its rows.
+    pub(crate) age_table: Option<(usize, usize)>,
     pub(crate) layers: Vec<LayerIds>,
     /// First encoded tokens that are given on, an appended candidate's among them.
     pub(crate) first_k: usize,

@@ -137,6 +137,16 @@ fn some_actions_or_no_types() {
 }
 
 #[test]
+fn sets_of_actions_surfaces_and_ages_of_tokens() {
+    check(ModelConfig { multi_action: true, layers: 1, ..tiny() }, None);
+    let all = ModelConfig { multi_action: true, token_surface: true, age_buckets: 6, layers: 1, ..tiny() };
+    check(ModelConfig { fusion: Fusion::Append, ..all.clone() }, None);
+    for encoder in [Encoder::Mean, Encoder::Din, Encoder::Bst] {
+        check(ModelConfig { encoder, ..all.clone() }, Some(1));
+    }
+}
+
+#[test]
 fn mean_and_no_sequence() {
     check(ModelConfig { encoder: Encoder::Mean, ..tiny() }, None);
     check(ModelConfig { encoder: Encoder::None, ..tiny() }, None);

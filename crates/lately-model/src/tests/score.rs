@@ -20,6 +20,7 @@ fn pick(b: &FeatureBatch, requests: &[usize], turned: bool) -> FeatureBatch {
         let tokens = rows(&b.token_offsets, *r);
         let d = b.candidate.len() / n;
         out.token_action.extend(&b.token_action[tokens.clone()]);
+        out.token_actions.extend(&b.token_actions[tokens.clone()]);
         out.token_surface.extend(&b.token_surface[tokens.clone()]);
         out.token_age_ms.extend(&b.token_age_ms[tokens.clone()]);
         out.token_item.extend(&b.token_item[tokens.start * d..tokens.end * d]);
@@ -67,6 +68,10 @@ fn configs() -> Vec<ModelConfig> {
     let sequence_actions = SequenceActions::Positive;
     configs.push(ModelConfig { encoder: Encoder::Bst, sequence_actions, ..tiny() });
     configs.push(ModelConfig { sequence_actions, action_types: false, ..tiny() });
+    let all = ModelConfig { multi_action: true, token_surface: true, age_buckets: 9, ..tiny() };
+    configs.push(all.clone());
+    configs.push(ModelConfig { encoder: Encoder::Bst, ..all.clone() });
+    configs.push(ModelConfig { fusion: Fusion::Append, ..all });
     configs.push(ModelConfig { outputs: Some(Outputs::Max), ..tiny() });
     configs.push(ModelConfig { encoder: Encoder::None, ..tiny() });
     configs.push(ModelConfig { compatibility: true, ..tiny() });
@@ -201,6 +206,7 @@ fn only_positive_actions_reach_the_model_where_it_is_so_configured() {
         two.token_offsets[1] = 2;
         two.token_action = vec![1, 2];
         two.token_surface.remove(1);
+        two.token_actions.remove(1);
         two.token_age_ms.remove(1);
         two.token_item.drain(4..8);
         let kept = model.score(&two, &mut Scratch::default()).unwrap();
@@ -220,6 +226,27 @@ fn without_types_only_items_count() {
     for config in [untyped, ModelConfig { encoder: Encoder::Bst, affinity: false, ..tiny() }] {
         let model = Model::new(config, &schema, 1).unwrap();
         assert_eq!(with_actions(&model, &b, &[1, 3, 2]), with_actions(&model, &b, &[0, 2, 1]));
+    }
+}
+
+#[test]
+fn each_input_of_a_token_counts_where_it_is_on_and_only_there() {
+    let schema = small();
+    let mut b = batch(&schema, &[(3, 2)], 1);
+    b.token_age_ms[1] = 500;
+    let score = |config: &ModelConfig, b: &FeatureBatch| {
+        Model::new(config.clone(), &schema, 1).unwrap().score(b, &mut Scratch::default()).unwrap()
+    };
+    let all = ModelConfig { multi_action: true, token_surface: true, age_buckets: 9, ..tiny() };
+    let compatible = ModelConfig { compatibility: true, ..all.clone() };
+    let mut changed = [b.clone(), b.clone(), b.clone()];
+    changed[0].token_actions[1] ^= 0b1000;
+    changed[1].token_surface[1] = (changed[1].token_surface[1] + 1) % 3;
+    changed[2].token_age_ms[1] = 3_000_000; // within the affinity's window
+    for other in &changed {
+        assert_ne!(score(&all, &b), score(&all, other));
+        assert_eq!(score(&tiny(), &b), score(&tiny(), other));
+        assert_eq!(score(&compatible, &b), score(&compatible, other));
     }
 }
 
