@@ -14,12 +14,19 @@ use crate::sequence::UserSequence;
 pub struct Token {
     /// Position of the action type in the schema.
     pub action: u8,
+    /// All types of the actions that it stands for, see [`action_bit`].
+    pub actions: u64,
     /// Surface plus 1; 0 where none was named.
     pub surface: u16,
     /// Time of the newest action that it stands for, ms since 1970 UTC.
     pub time_ms: i64,
     /// Features of the item; `None` where the item is unknown.
     pub item: Option<Arc<Features>>,
+}
+
+/// The bit of an action type in a set of them; the types from the 65th on have none.
+pub fn action_bit(action: u8) -> u64 {
+    1u64.checked_shl(action.into()).unwrap_or(0)
 }
 
 /// When and where a request is ranked.
@@ -86,6 +93,7 @@ pub fn tokens(
             && let Some((_, at)) = groups.iter().rev().find(|(g, _)| *g == group)
         {
             let Some(token) = out.get_mut(*at) else { continue };
+            token.actions |= action_bit(entry.action);
             if priority > assembler.actions[usize::from(token.action)].1 {
                 token.action = entry.action;
             }
@@ -103,6 +111,7 @@ pub fn tokens(
         groups.push((group, out.len()));
         out.push(Token {
             action: entry.action,
+            actions: action_bit(entry.action),
             surface: entry.surface,
             time_ms: entry.time_ms,
             item: item(&entry.item),
@@ -126,6 +135,7 @@ pub fn assemble<'a>(
     let d = assembler.embedding.1;
     for token in tokens {
         batch.token_action.push(token.action);
+        batch.token_actions.push(token.actions);
         batch.token_surface.push(token.surface);
         batch.token_age_ms.push(context.time_ms.saturating_sub(token.time_ms));
         embed(&mut batch.token_item, assembler, d, token.item.as_deref());
@@ -205,6 +215,18 @@ mod tests {
     }
 
     #[test]
+    fn a_token_knows_all_its_actions() {
+        let all = vec![entry(0, 7, 0, "a"), entry(1, 7, 0, "b"), entry(2, 7, 2, "a"), entry(3, 7, 1, "a")];
+        let sequence = UserSequence::from_entries(all, 8);
+        let sets = |watermark| {
+            tokens(&assembler(), &sequence, watermark, |_| None).iter().map(|t| t.actions).collect::<Vec<_>>()
+        };
+        assert_eq!(sets(99), [0b111, 0b1]);
+        assert_eq!(sets(3), [0b101, 0b1], "the click is not yet known at watermark 3");
+        assert_eq!((action_bit(63), action_bit(64)), (1 << 63, 0));
+    }
+
+    #[test]
     fn the_sequence_is_cut_after_grouping() {
         let mut all: Vec<_> = (0..4).map(|i| entry(i + 4, i + 1, 0, "x")).collect();
         all.push(entry(0, 4, 3, "x")); // an older hide on the newest shown item
@@ -216,7 +238,7 @@ mod tests {
         let schema = Schema::from_toml(SMALL).unwrap();
         let values = FeatureValues::from([("vector".into(), FeatureValue::Vector(vec![3.0, 4.0]))]);
         let item = Arc::new(Features::encode(&schema.item_features, &values).unwrap());
-        let token = Token { action: 2, surface: 1, time_ms: 900, item: Some(item.clone()) };
+        let token = Token { action: 2, actions: 0b101, surface: 1, time_ms: 900, item: Some(item.clone()) };
         let context = RequestContext { time_ms: 1000, surface: 2, watermark: 1 };
         let mut batch = FeatureBatch::default();
         for _ in 0..2 {
@@ -234,6 +256,7 @@ mod tests {
         assert_eq!(batch.token_item, [3.0, 4.0, 3.0, 4.0]);
         assert_eq!(batch.candidate[..4], [3.0, 4.0, 0.0, 0.0]);
         assert_eq!(batch.token_age_ms, [100, 100]);
+        assert_eq!(batch.token_actions, [0b101, 0b101]);
         assert_eq!(batch.user.categorical, [0, 0]);
         assert!(batch.item.numeric.iter().all(|x| x.is_nan()));
         batch.clear();

@@ -95,6 +95,8 @@ pub struct FeatureBatch {
     pub surface: Vec<u16>,
     /// T positions of action types in the schema.
     pub token_action: Vec<u8>,
+    /// T sets of all the action types that a token stands for, see [`crate::action_bit`].
+    pub token_actions: Vec<u64>,
     /// T surfaces of the actions, 0 where none was named.
     pub token_surface: Vec<u16>,
     /// T ages at the request, ms; negative for an action that is dated later than the request.
@@ -117,6 +119,7 @@ impl Default for FeatureBatch {
             user: Columns::default(),
             surface: Vec::new(),
             token_action: Vec::new(),
+            token_actions: Vec::new(),
             token_surface: Vec::new(),
             token_age_ms: Vec::new(),
             token_item: Vec::new(),
@@ -151,6 +154,7 @@ impl FeatureBatch {
         }
         self.surface.clear();
         self.token_action.clear();
+        self.token_actions.clear();
         self.token_surface.clear();
         self.token_age_ms.clear();
         self.token_item.clear();

@@ -14,7 +14,7 @@ pub mod id;
 pub mod schema;
 pub mod sequence;
 
-pub use assemble::{Assembler, RequestContext, Token, assemble, tokens};
+pub use assemble::{Assembler, RequestContext, Token, action_bit, assemble, tokens};
 pub use batch::FeatureBatch;
 pub use entity::{EntityTable, Features};
 pub use event::{Action, Event, EventError, FeatureValue, Impression, ImpressionItem, Item, User};

@@ -5,6 +5,7 @@ use std::ops::Range;
 use lately_features::FeatureBatch;
 
 use crate::ModelError;
+use crate::encoder::{self, EncoderPlan};
 use crate::plan::{Plan, Side};
 
 /// How far a stretch goes; one row it always has.
@@ -47,8 +48,12 @@ pub(crate) struct Chunk {
     pub(crate) segment: Vec<u32>,
     /// Surface of each row's request.
     pub(crate) surface: Vec<u32>,
-    /// Row of each token's action type, then those of appended candidates: one for each row of `tape.token`.
+    /// Rows of the table of action types, `slots` for each row of `tape.token`: tokens, then appended candidates.
     pub(crate) action: Vec<u32>,
+    /// Surface of each row of `tape.token`, where the model takes it.
+    pub(crate) token_surface: Vec<u32>,
+    /// Bucket of its age, where the model takes it.
+    pub(crate) token_age: Vec<u32>,
     /// With appended candidates, for each expanded token its row there.
     pub(crate) gather: Vec<u32>,
     /// Offsets of the segments' tokens (expanded).
@@ -75,14 +80,14 @@ impl Chunk {
                 request += 1;
             }
             let known = self.starts.len() >= request - first + 2;
-            let n = tokens(batch, request).len() + usize::from(plan.encoder.appended);
+            let n = tokens(plan, batch, request).count() + usize::from(plan.encoder.appended);
             let more = if per_candidate || !known { n } else { 0 };
             if row > start && count + more > limits.tokens {
                 break;
             }
             count += more;
             while self.starts.len() < request - first + 2 {
-                self.push_request(batch, first);
+                self.push_request(plan, batch, first);
             }
             self.row.push(row as u32);
             self.request.push(request as u32);
@@ -100,12 +105,12 @@ impl Chunk {
         let segment = |(i, r): (usize, &u32)| if per_candidate { i as u32 } else { *r - first as u32 };
         self.segment.extend(self.request.iter().enumerate().map(segment));
         if plan.encoder.appended {
-            self.append(plan.encoder.candidate_row);
+            self.append(&plan.encoder);
         }
         if plan.compatibility {
             self.mask(batch);
         }
-        let most = self.action.len().max(self.rows.len()).max(self.source.len());
+        let most = self.token_rows().max(self.rows.len()).max(self.source.len());
         let known = self.identity.len();
         self.identity.extend(known as u32..most.max(known) as u32);
     }
@@ -140,6 +145,8 @@ impl Chunk {
             &mut self.segment,
             &mut self.surface,
             &mut self.action,
+            &mut self.token_surface,
+            &mut self.token_age,
             &mut self.gather,
             &mut self.offsets,
             &mut self.source,
@@ -152,12 +159,30 @@ impl Chunk {
     }
 
     /// The tokens of the next request; `first` is the chunk's first one.
-    fn push_request(&mut self, batch: &FeatureBatch, first: usize) {
-        for token in tokens(batch, first + self.starts.len() - 1) {
+    fn push_request(&mut self, plan: &Plan, batch: &FeatureBatch, first: usize) {
+        for token in tokens(plan, batch, first + self.starts.len() - 1) {
             self.token.push(token as u32);
-            self.action.push(batch.token_action[token].into());
+            self.push_token(&plan.encoder, batch, token);
         }
         self.starts.push(self.token.len() as u32);
+    }
+
+    /// Indices of a token.
+    fn push_token(&mut self, plan: &EncoderPlan, batch: &FeatureBatch, token: usize) {
+        if plan.slots > 1 {
+            let set = batch.token_actions[token];
+            let end = self.action.len() + plan.slots;
+            self.action.extend((0..plan.slots as u32).filter(|a| set >> a & 1 == 1).map(|a| a + 1));
+            self.action.resize(end, 0);
+        } else {
+            self.action.push(if plan.typed { batch.token_action[token].into() } else { 0 });
+        }
+        if plan.surface_table.is_some() {
+            self.token_surface.push(batch.token_surface[token].into());
+        }
+        if let Some((_, buckets)) = plan.age_table {
+            self.token_age.push(encoder::bucket(batch.token_age_ms[token], buckets));
+        }
     }
 
     /// A segment of the tokens of the chunk's request `r` and `more`.
@@ -166,12 +191,18 @@ impl Chunk {
         self.offsets.push((self.expanded() + more) as u32 + self.starts[r + 1] - self.starts[r]);
     }
 
-    /// The candidates as tokens, each the first of its segment.
-    fn append(&mut self, candidate_row: u32) {
+    /// The candidates as tokens, each the first of its segment: now, on the request's surface.
+    fn append(&mut self, plan: &EncoderPlan) {
         for (s, w) in self.offsets.windows(2).enumerate() {
-            self.gather.push(self.action.len() as u32);
+            self.gather.push((self.token.len() + s) as u32);
             self.gather.extend((1..w[1] - w[0]).map(|i| self.source[s] + i - 1));
-            self.action.push(candidate_row);
+            self.action.resize(self.action.len() + plan.slots, plan.candidate_row);
+        }
+        if plan.surface_table.is_some() {
+            self.token_surface.extend_from_slice(&self.surface);
+        }
+        if plan.age_table.is_some() {
+            self.token_age.resize(self.token_age.len() + self.row.len(), 0);
         }
     }
 
@@ -183,6 +214,11 @@ impl Chunk {
                 self.masked.push(i > 0 && (batch.token_action[at] == 0 || batch.token_age_ms[at] < 0));
             }
         }
+    }
+
+    /// Rows of `tape.token`: the requests' tokens and appended candidates.
+    pub(crate) fn token_rows(&self) -> usize {
+        self.token.len() + if self.gather.is_empty() { 0 } else { self.source.len() }
     }
 
     /// Encoder tokens.
@@ -207,9 +243,11 @@ impl Chunk {
     }
 }
 
-/// Places in the batch of a request's tokens.
-fn tokens(batch: &FeatureBatch, request: usize) -> Range<usize> {
-    batch.token_offsets[request] as usize..batch.token_offsets[request + 1] as usize
+/// Places in the batch of a request's tokens, without those that the model leaves out.
+fn tokens<'a>(plan: &'a Plan, batch: &'a FeatureBatch, request: usize) -> impl Iterator<Item = usize> + 'a {
+    let left_out = &plan.encoder.left_out;
+    let all = batch.token_offsets[request] as usize..batch.token_offsets[request + 1] as usize;
+    all.filter(move |t| left_out.is_empty() || !left_out[usize::from(batch.token_action[*t])])
 }
 
 /// Checks that a batch fits the plan, so that nothing later can go out of bounds.
@@ -221,6 +259,13 @@ pub(crate) fn check(plan: &Plan, batch: &FeatureBatch) -> Result<(), ModelError>
     length("token_offsets", requests + 1, batch.token_offsets.len())?;
     length("surface", requests, batch.surface.len())?;
     length("token_action", tokens, batch.token_action.len())?;
+    if plan.encoder.slots > 1 {
+        length("token_actions", tokens, batch.token_actions.len())?;
+    }
+    if plan.encoder.surface_table.is_some() {
+        length("token_surface", tokens, batch.token_surface.len())?;
+        limit("token_surface", plan.surfaces, batch.token_surface.iter().map(|s| usize::from(*s)))?;
+    }
     length("token_age_ms", tokens, batch.token_age_ms.len())?;
     length("token_item", tokens * plan.item_dim, batch.token_item.len())?;
     length("candidate", rows * plan.item_dim, batch.candidate.len())?;

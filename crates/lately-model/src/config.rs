@@ -15,9 +15,27 @@ pub enum Encoder {
     /// Target attention: a sum over tokens of [action embedding ; item embedding], weighted by a small network that
     /// sees token and candidate.
     Din,
+    /// Behaviour Sequence Transformer: the candidate is a token among the items, without action types.
+    Bst,
     /// A post-norm transformer over the tokens.
     #[default]
     Transact,
+}
+
+impl Encoder {
+    /// All names, as configuration files and command lines spell them.
+    pub const NAMES: &str = "none, mean, din, bst or transact";
+}
+
+/// Which actions become tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SequenceActions {
+    /// All that feed the sequence.
+    #[default]
+    All,
+    /// Those whose polarity in the schema is positive.
+    Positive,
 }
 
 /// How the candidate meets the tokens.
@@ -44,22 +62,57 @@ pub enum Precision {
     Bf16,
 }
 
+/// What `transact` gives on of its encoded tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outputs {
+    /// The first K, and the maximum over all through a linear map.
+    FirstKMax,
+    /// The first K.
+    FirstK,
+    /// The maximum over all through a linear map.
+    Max,
+    /// All.
+    All,
+}
+
 /// Configuration of the model. Unknown keys are refused, missing ones take the default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
     /// How the user sequence enters. Default `transact`.
     pub encoder: Encoder,
-    /// Transformer layers, 1 to 32. Default 2.
+    /// Which actions become tokens, of the affinity too. Without effect in compatibility mode. Default `all`.
+    pub sequence_actions: SequenceActions,
+    /// Whether tokens carry their action type; without, a token is its item alone. `bst` never carries it, the
+    /// compatibility mode always. Default true.
+    pub action_types: bool,
+    /// Whether a token carries all types of actions on its item in its request, their embeddings averaged, instead of
+    /// the one of highest priority; at most 64 action types. Without effect in compatibility mode or without action
+    /// types. Default false.
+    pub multi_action: bool,
+    /// Whether an embedding of the surface on which it happened is added to the token's action part. Off in
+    /// compatibility mode. Default false.
+    pub token_surface: bool,
+    /// Buckets of the token's age whose embedding is added to its action part: even steps of the logarithm from 1 s
+    /// to a year; 0 for none. Off in compatibility mode. Default 0.
+    pub age_buckets: usize,
+    /// Transformer layers of `transact`, 1 to 32. Default 2.
     pub layers: usize,
+    /// Transformer layers of `bst`, 1 to 32. Default 1, as in its paper.
+    pub bst_layers: usize,
     /// Attention heads; they divide the width of a token. Default 1.
     pub attention_heads: usize,
     /// Width of the transformer's feed-forward layer. Default 32.
     pub ffn: usize,
     /// First K encoded tokens that are given on; 0 for all. Default 10.
     pub first_k: usize,
-    /// Whether the maximum over tokens is given on, through a linear map. Default true.
+    /// Whether `transact` gives on the maximum over tokens, through a linear map. Default true.
     pub max_pool: bool,
+    /// What `transact` gives on; where it is absent, `first_k` and `max_pool` say it, as they did before there was
+    /// this key. Default absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outputs: Option<Outputs>,
     /// Width of the hidden layer that weighs a token for `din`. Default 36.
     pub din_hidden: usize,
     /// How the candidate meets the tokens of `transact`. Default `concat`.
@@ -88,11 +141,18 @@ impl Default for ModelConfig {
     fn default() -> Self {
         Self {
             encoder: Encoder::Transact,
+            sequence_actions: SequenceActions::All,
+            action_types: true,
+            multi_action: false,
+            token_surface: false,
+            age_buckets: 0,
             layers: 2,
+            bst_layers: 1,
             attention_heads: 1,
             ffn: 32,
             first_k: 10,
             max_pool: true,
+            outputs: None,
             din_hidden: 36,
             fusion: Fusion::Concat,
             action_dim: 32,
@@ -110,8 +170,14 @@ impl ModelConfig {
     /// Checks ranges; `item` is the width of the schema's item embedding.
     pub(crate) fn validate(&self, item: usize) -> Result<(), ModelError> {
         check("layers", self.layers, 1, 32)?;
+        check("age_buckets", self.age_buckets, 0, 256)?;
+        check("bst_layers", self.bst_layers, 1, 32)?;
         check("ffn", self.ffn, 1, 16_384)?;
         check("first_k", self.first_k, 0, 1_024)?;
+        if self.first_k == 0 && matches!(self.outputs, Some(Outputs::FirstK | Outputs::FirstKMax)) {
+            let range = "at least 1 with these `outputs`; for all tokens set outputs to all";
+            return Err(refused("first_k", &0, range.into()));
+        }
         check("action_dim", self.action_dim, 1, 1_024)?;
         check("cross_layers", self.cross_layers, 0, 16)?;
         check("cross_width", self.cross_width, 0, 65_536)?;
@@ -120,9 +186,9 @@ impl ModelConfig {
             check("hidden", *width, 1, 65_536)?;
         }
         check("din_hidden", self.din_hidden, 1, 16_384)?;
-        if self.compatibility && self.encoder == Encoder::Din {
+        if self.compatibility && matches!(self.encoder, Encoder::Din | Encoder::Bst) {
             let range = "transact in compatibility mode: the official module knows no other";
-            return Err(refused("encoder", &"din", range.into()));
+            return Err(refused("encoder", &format!("{:?}", self.encoder).to_lowercase(), range.into()));
         }
         if self.compatibility && self.fusion == Fusion::Append {
             let range = "concat or none in compatibility mode: the official module knows no other";
@@ -140,9 +206,26 @@ impl ModelConfig {
         Ok(())
     }
 
+    /// First tokens that are given on, of a sequence of at most `length`.
+    pub(crate) fn first_tokens(&self, length: usize) -> usize {
+        if self.first_k == 0 { length } else { self.first_k }
+    }
+
+    /// (first tokens that `transact` gives on, whether also the maximum).
+    pub(crate) fn compression(&self, length: usize) -> (usize, bool) {
+        match self.outputs {
+            None => (self.first_tokens(length), self.max_pool),
+            Some(Outputs::FirstKMax) => (self.first_tokens(length), true),
+            Some(Outputs::FirstK) => (self.first_tokens(length), false),
+            Some(Outputs::Max) => (0, true),
+            Some(Outputs::All) => (length, false),
+        }
+    }
+
     /// Width of a token as the encoder sees it.
     pub(crate) fn token_width(&self, item: usize) -> usize {
-        self.action_dim + item * if self.fusion == Fusion::Concat { 2 } else { 1 }
+        let concat = self.encoder != Encoder::Bst && self.fusion == Fusion::Concat;
+        self.action_dim + item * if concat { 2 } else { 1 }
     }
 }
 

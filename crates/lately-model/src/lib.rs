@@ -28,7 +28,7 @@ mod update;
 
 pub use backend::{Backend, Cpu, CpuBf16, Scalar};
 pub use checkpoint::{CheckpointError, Manifest};
-pub use config::{Encoder, Fusion, ModelConfig, Precision};
+pub use config::{Encoder, Fusion, ModelConfig, Outputs, Precision, SequenceActions};
 pub use error::ModelError;
 pub use gradients::{GradientOf, Gradients};
 pub use model::Model;

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use lately_features::FeatureBatch;
 use lately_features::schema::{ActionType, FeatureKind, Head, Polarity, Schema, SequenceLimits};
+use lately_features::{FeatureBatch, action_bit};
 use safetensors::tensor::SafeTensors;
 
 use crate::backend::{Backend, Cpu, CpuBf16};
@@ -242,6 +242,7 @@ fn batch(case: &Case<'_>) -> Result<FeatureBatch, ParityError> {
     batch.surface = vec![0; rows];
     batch.token_action = case.integers("input.action_type")?.iter().map(|a| *a as u8).collect();
     batch.token_surface = vec![0; rows * length];
+    batch.token_actions = batch.token_action.iter().map(|a| action_bit(*a)).collect();
     batch.token_item = case.floats("input.item")?;
     batch.candidate = case.floats("input.candidate")?;
     batch.item.numeric = case.floats("input.dense")?;

@@ -172,6 +172,10 @@ impl Plan {
         schema.validate()?;
         let item_dim = schema.item_embedding_dim();
         config.validate(item_dim)?;
+        if config.multi_action && schema.actions.len() > u64::BITS as usize {
+            let range = "false for a schema of more than 64 action types".into();
+            return Err(refused("multi_action", &true, range));
+        }
         let mut b = Builder { specs: Vec::new() };
         let encoder = encoder::plan(&mut b, config, schema);
         let encoder_parameters = 0..b.specs.len();

@@ -51,6 +51,8 @@ impl<R: Default> Scratch<R> {
 pub(crate) struct EncoderTape<R> {
     /// Requests' tokens x [action ; item].
     pub(crate) token: Vec<R>,
+    /// A part that is added to the tokens' action embedding.
+    pub(crate) added: Vec<R>,
     /// Rows x candidate embedding.
     pub(crate) candidate: Vec<R>,
     /// First layer's queries, keys and values: parts of the token and of the candidate.

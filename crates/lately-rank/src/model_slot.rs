@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwapOption;
 use lately_features::batch::Layout;
 use lately_features::{
-    Assembler, FeatureBatch, Features, RequestContext, Schema, Token, assemble, schema::FeatureKind,
+    Assembler, FeatureBatch, Features, RequestContext, Schema, Token, action_bit, assemble,
+    schema::FeatureKind,
 };
 use lately_model::{Manifest, Model, Scratch, checkpoint};
 use serde::Serialize;
@@ -264,6 +265,7 @@ fn warm_up(schema: &Schema) -> FeatureBatch {
     for length in [0, 1, usize::from(schema.sequence.length)] {
         let token = |i: usize| Token {
             action: (i % schema.actions.len()) as u8,
+            actions: action_bit((i % schema.actions.len()) as u8),
             surface: (i % (schema.surfaces.len() + 1)) as u16,
             time_ms: -(i as i64) * 60_000,
             item: (i % 7 != 3).then(|| item.clone()),

@@ -16,6 +16,8 @@ use crate::network::Network;
 use crate::plan::{Builder, LayerIds};
 use crate::tape::{EncoderTape, GradientTape, zeroed};
 
+mod age;
+mod bst;
 mod din;
 mod mean;
 mod outputs;
@@ -23,6 +25,7 @@ mod tokens;
 mod transact;
 mod transformer;
 
+pub(crate) use age::bucket;
 pub(crate) use din::Unit;
 
 /// Sizes and parameters of an encoder.
@@ -38,10 +41,21 @@ pub(crate) struct EncoderPlan {
     pub(crate) width: usize,
     /// Width of the output.
     pub(crate) output: usize,
-    /// Embeddings of the action types, then the appended candidate's row.
+    /// Action types that are no tokens; empty for none.
+    pub(crate) left_out: Vec<bool>,
+    /// Whether tokens carry their action type.
+    pub(crate) typed: bool,
+    /// Action types that a token may carry at once; 1 for the strongest alone.
+    pub(crate) slots: usize,
+    /// Embeddings of the action types (untyped: one for all), then the appended candidate's row; with several slots
+    /// the row of no action, which is the candidate's too, comes first.
     pub(crate) action_table: usize,
     /// That row.
     pub(crate) candidate_row: u32,
+    /// Table of the tokens' surfaces.
+    pub(crate) surface_table: Option<usize>,
+    /// Table of the tokens' ages and its rows.
+    pub(crate) age_table: Option<(usize, usize)>,
     pub(crate) layers: Vec<LayerIds>,
     /// First encoded tokens that are given on, an appended candidate's among them.
     pub(crate) first_k: usize,
@@ -79,6 +93,7 @@ pub(crate) fn plan(b: &mut Builder, config: &ModelConfig, schema: &Schema) -> En
         Encoder::None => EncoderPlan::default(),
         Encoder::Mean => mean::plan(b, config, schema),
         Encoder::Din => din::plan(b, config, schema),
+        Encoder::Bst => bst::plan(b, config, schema),
         Encoder::Transact => transact::plan(b, config, schema),
     }
 }
@@ -93,6 +108,7 @@ pub(crate) fn forward<R: Real, B: Backend<R>>(pass: &Pass<'_, R>, tape: &mut Enc
         Encoder::None => {}
         Encoder::Mean => mean::forward::<R, B>(pass, tape),
         Encoder::Din => din::forward::<R, B>(pass, tape),
+        Encoder::Bst => bst::forward::<R, B>(pass, tape, keep),
         Encoder::Transact => transact::forward::<R, B>(pass, tape, keep),
     }
 }
@@ -109,6 +125,7 @@ pub(crate) fn backward<R: Real, B: Backend<R>>(
         Encoder::None => return,
         Encoder::Mean => mean::backward::<R, B>(pass, d),
         Encoder::Din => din::backward::<R, B>(pass, tape, d, gradients),
+        Encoder::Bst => bst::backward::<R, B>(pass, tape, d, gradients),
         Encoder::Transact => transact::backward::<R, B>(pass, tape, d, gradients),
     }
     tokens::backward::<R, B>(pass, &d.token, gradients);

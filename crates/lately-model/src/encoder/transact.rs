@@ -1,5 +1,5 @@
 //! `transact`: a post-norm transformer over [action ; item ; candidate] (arXiv 2306.00248), of which the first K
-//! encoded tokens and a linear map of the maximum are given on. With the candidate appended its token comes first, so
+//! encoded tokens and a linear map of the maximum are given on; `outputs` chooses among them. With the candidate appended its token comes first, so
 //! that it is given on too, however long the history is; attention does not look at places, so the order is free.
 
 use lately_features::Schema;
@@ -17,11 +17,11 @@ pub(super) fn plan(b: &mut Builder, config: &ModelConfig, schema: &Schema) -> En
     let mut plan = tokens::plan(b, config, schema, appended);
     plan.width = config.token_width(schema.item_embedding_dim());
     plan.per_candidate = config.fusion != Fusion::None;
-    plan.layers = transformer::plan(b, config.layers, plan.width, config.ffn);
-    plan.pool = config.max_pool.then(|| b.linear("transact.pool", plan.width, plan.width));
-    let length = usize::from(schema.sequence.length);
-    plan.first_k = if config.first_k == 0 { length } else { config.first_k } + usize::from(appended);
-    plan.output = plan.width * (plan.first_k + usize::from(config.max_pool));
+    plan.layers = transformer::plan(b, "transact.encoder.layers", config.layers, plan.width, config.ffn);
+    let (first, max) = config.compression(schema.sequence.length.into());
+    plan.pool = max.then(|| b.linear("transact.pool", plan.width, plan.width));
+    plan.first_k = first + usize::from(appended);
+    plan.output = plan.width * (plan.first_k + usize::from(max));
     plan
 }
 

@@ -17,9 +17,9 @@ use crate::tape::{EncoderTape, GradientTape, LayerTape, accumulate, at_least, si
 /// Places of dropout in a layer; a layer's masks start at `layer * PLACES`.
 const PLACES: u64 = 4;
 
-/// Declares `layers` layers on tokens of a width.
-pub(super) fn plan(b: &mut Builder, layers: usize, width: usize, ffn: usize) -> Vec<LayerIds> {
-    (0..layers).map(|i| b.layer(&format!("transact.encoder.layers.{i}"), width, ffn)).collect()
+/// Declares `layers` layers, named `name.0`, `name.1`, ..., on tokens of a width.
+pub(super) fn plan(b: &mut Builder, name: &str, layers: usize, width: usize, ffn: usize) -> Vec<LayerIds> {
+    (0..layers).map(|i| b.layer(&format!("{name}.{i}"), width, ffn)).collect()
 }
 
 /// From `tape.token`, `tape.candidate` and `tape.stream` to the encoded tokens in `tape.stream`.
@@ -47,7 +47,7 @@ pub(super) fn backward<R: Real, B: Backend<R>>(
 /// Queries, keys and values of the first layer: the token's part once a request, the candidate's once a row.
 fn first_qkv<R: Real, B: Backend<R>>(pass: &Pass<'_, R>, tape: &mut EncoderTape<R>, in_proj: usize) {
     let (plan, chunk, (w, b)) = (pass.plan(), pass.chunk, pass.network.linear(in_proj));
-    let (d, c, n) = (plan.width, plan.candidate(), chunk.action.len());
+    let (d, c, n) = (plan.width, plan.candidate(), chunk.token_rows());
     let shape = Shape { rows: n, inputs: plan.token, outputs: 3 * d, stride: d };
     let token = sized(&mut tape.token_qkv, n * 3 * d);
     B::linear(shape, &tape.token, w, b, false, token);
@@ -165,7 +165,7 @@ fn first_backward<R: Real, B: Backend<R>>(
 ) {
     let (plan, chunk, in_proj) = (pass.plan(), pass.chunk, pass.plan().layers[0].in_proj);
     let w = pass.network.weight(in_proj);
-    let (width, c, n, s) = (plan.width, plan.candidate(), chunk.action.len(), chunk.source.len());
+    let (width, c, n, s) = (plan.width, plan.candidate(), chunk.token_rows(), chunk.source.len());
     let (dw, db) = gradients.pair(in_proj);
     let token_qkv = zeroed(&mut d.token_qkv, n * 3 * width);
     collect::<R, B>(pass, (3 * width, 3 * width), &d.qkv, token_qkv);

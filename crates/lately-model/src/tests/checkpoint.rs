@@ -111,6 +111,23 @@ fn a_manifest_that_does_not_fit_is_refused() {
     assert!(problem(r#"\"seed\":3"#, r#"\"sead\":3"#).contains("sead"));
 }
 
+/// The configuration in a manifest of version 0.1, before there were other encoders and outputs.
+const OLD_CONFIG: &str = r#"{"encoder":"transact","layers":1,"attention_heads":2,"ffn":6,"first_k":0,"max_pool":true,
+    "fusion":"concat","action_dim":4,"affinity":true,"dropout":0.1,"cross_layers":2,"cross_width":0,"hidden":[9,7],
+    "compatibility":false}"#;
+
+#[test]
+fn a_configuration_of_an_older_version_means_what_it_meant() {
+    let old: ModelConfig = serde_json::from_str(OLD_CONFIG).unwrap();
+    assert_eq!(old, ModelConfig { layers: 1, first_k: 0, din_hidden: 36, ..tiny() });
+    let model = Model::new(old, &small(), 3).unwrap();
+    // All five tokens and the maximum, each 12 wide.
+    assert_eq!(model.network.plan.encoder.output, 72);
+    let manifest = Manifest::new(&model, &small(), 3);
+    assert!(!serde_json::to_string(&manifest).unwrap().contains("outputs"));
+    assert_eq!(from_bytes(&to_bytes(&model, &manifest).unwrap()).unwrap().1.config, *model.config());
+}
+
 #[test]
 fn the_default_configuration_survives_too() {
     let model =

@@ -3,7 +3,7 @@ use lately_kernels::Real;
 
 use super::world::{batch, small, tiny};
 use crate::backend::{Backend, Cpu, Scalar};
-use crate::config::{Encoder, Fusion, ModelConfig};
+use crate::config::{Encoder, Fusion, ModelConfig, Outputs, SequenceActions};
 use crate::network::Network;
 use crate::plan::{Plan, initial};
 use crate::{Gradients, Normaliser, Scratch};
@@ -89,6 +89,16 @@ fn transact() {
 }
 
 #[test]
+fn each_output_of_transact() {
+    for outputs in [Outputs::FirstKMax, Outputs::FirstK, Outputs::Max, Outputs::All] {
+        check(ModelConfig { outputs: Some(outputs), layers: 1, ..tiny() }, None);
+    }
+    let outputs = Some(Outputs::Max);
+    check(ModelConfig { outputs, fusion: Fusion::Append, layers: 1, ..tiny() }, None);
+    check(ModelConfig { outputs, fusion: Fusion::None, layers: 1, ..tiny() }, None);
+}
+
+#[test]
 fn transact_with_dropout() {
     check(ModelConfig { dropout: 0.3, ..tiny() }, Some(3));
 }
@@ -109,6 +119,31 @@ fn the_candidate_as_a_token() {
 fn target_attention() {
     check(ModelConfig { encoder: Encoder::Din, ..tiny() }, None);
     check(ModelConfig { encoder: Encoder::Din, din_hidden: 1, ..tiny() }, Some(2));
+}
+
+#[test]
+fn behaviour_sequence_transformer() {
+    check(ModelConfig { encoder: Encoder::Bst, ..tiny() }, None);
+    check(ModelConfig { encoder: Encoder::Bst, bst_layers: 2, ..tiny() }, Some(4));
+    check(ModelConfig { encoder: Encoder::Bst, sequence_actions: SequenceActions::Positive, ..tiny() }, None);
+}
+
+#[test]
+fn some_actions_or_no_types() {
+    for encoder in [Encoder::Mean, Encoder::Din, Encoder::Transact] {
+        let sequence_actions = SequenceActions::Positive;
+        check(ModelConfig { encoder, sequence_actions, action_types: false, ..tiny() }, None);
+    }
+}
+
+#[test]
+fn sets_of_actions_surfaces_and_ages_of_tokens() {
+    check(ModelConfig { multi_action: true, layers: 1, ..tiny() }, None);
+    let all = ModelConfig { multi_action: true, token_surface: true, age_buckets: 6, layers: 1, ..tiny() };
+    check(ModelConfig { fusion: Fusion::Append, ..all.clone() }, None);
+    for encoder in [Encoder::Mean, Encoder::Din, Encoder::Bst] {
+        check(ModelConfig { encoder, ..all.clone() }, Some(1));
+    }
 }
 
 #[test]

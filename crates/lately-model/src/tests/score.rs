@@ -1,7 +1,7 @@
 use lately_features::FeatureBatch;
 
 use super::world::{batch, small, tiny};
-use crate::config::{Encoder, Fusion, ModelConfig};
+use crate::config::{Encoder, Fusion, ModelConfig, Outputs, SequenceActions};
 use crate::{Gradients, Model, ModelError, NormaliserFit, Scratch};
 
 /// One request of a batch of the small schema, as a batch of its own.
@@ -20,6 +20,7 @@ fn pick(b: &FeatureBatch, requests: &[usize], turned: bool) -> FeatureBatch {
         let tokens = rows(&b.token_offsets, *r);
         let d = b.candidate.len() / n;
         out.token_action.extend(&b.token_action[tokens.clone()]);
+        out.token_actions.extend(&b.token_actions[tokens.clone()]);
         out.token_surface.extend(&b.token_surface[tokens.clone()]);
         out.token_age_ms.extend(&b.token_age_ms[tokens.clone()]);
         out.token_item.extend(&b.token_item[tokens.start * d..tokens.end * d]);
@@ -63,6 +64,15 @@ fn configs() -> Vec<ModelConfig> {
     configs.push(ModelConfig { fusion: Fusion::Append, ..tiny() });
     configs.push(ModelConfig { encoder: Encoder::Mean, ..tiny() });
     configs.push(ModelConfig { encoder: Encoder::Din, ..tiny() });
+    configs.push(ModelConfig { encoder: Encoder::Bst, ..tiny() });
+    let sequence_actions = SequenceActions::Positive;
+    configs.push(ModelConfig { encoder: Encoder::Bst, sequence_actions, ..tiny() });
+    configs.push(ModelConfig { sequence_actions, action_types: false, ..tiny() });
+    let all = ModelConfig { multi_action: true, token_surface: true, age_buckets: 9, ..tiny() };
+    configs.push(all.clone());
+    configs.push(ModelConfig { encoder: Encoder::Bst, ..all.clone() });
+    configs.push(ModelConfig { fusion: Fusion::Append, ..all });
+    configs.push(ModelConfig { outputs: Some(Outputs::Max), ..tiny() });
     configs.push(ModelConfig { encoder: Encoder::None, ..tiny() });
     configs.push(ModelConfig { compatibility: true, ..tiny() });
     configs.push(ModelConfig { layers: 1, first_k: 0, cross_width: 16, ..ModelConfig::default() });
@@ -163,6 +173,84 @@ fn an_appended_candidate_is_given_on_even_alone() {
 }
 
 #[test]
+fn outputs_say_what_first_k_and_max_pool_said() {
+    let schema = small();
+    let b = batch(&schema, &[(3, 2), (0, 1)], 1);
+    let score = |config| Model::new(config, &schema, 1).unwrap().score(&b, &mut Scratch::default()).unwrap();
+    for (first_k, max_pool, outputs) in
+        [(3, true, Outputs::FirstKMax), (3, false, Outputs::FirstK), (0, false, Outputs::All)]
+    {
+        let old = score(ModelConfig { first_k, max_pool, ..tiny() });
+        assert_eq!(old, score(ModelConfig { outputs: Some(outputs), max_pool: !max_pool, ..tiny() }));
+    }
+    let model = Model::new(ModelConfig { outputs: Some(Outputs::Max), ..tiny() }, &schema, 1).unwrap();
+    assert_eq!(model.network.plan.encoder.output, 12);
+}
+
+/// Scores of a batch after changing its tokens' action types.
+fn with_actions(model: &Model, b: &FeatureBatch, actions: &[u8]) -> Vec<f32> {
+    let mut b = b.clone();
+    b.token_action.copy_from_slice(actions);
+    model.score(&b, &mut Scratch::default()).unwrap()
+}
+
+#[test]
+fn only_positive_actions_reach_the_model_where_it_is_so_configured() {
+    let schema = small();
+    // pad is neutral, click and save positive, hide negative.
+    let b = batch(&schema, &[(3, 2)], 1);
+    for encoder in [Encoder::Mean, Encoder::Din, Encoder::Bst, Encoder::Transact] {
+        let positive = ModelConfig { encoder, sequence_actions: SequenceActions::Positive, ..tiny() };
+        let model = Model::new(positive.clone(), &schema, 1).unwrap();
+        let mut two = b.clone();
+        two.token_offsets[1] = 2;
+        two.token_action = vec![1, 2];
+        two.token_surface.remove(1);
+        two.token_actions.remove(1);
+        two.token_age_ms.remove(1);
+        two.token_item.drain(4..8);
+        let kept = model.score(&two, &mut Scratch::default()).unwrap();
+        assert_eq!(with_actions(&model, &b, &[1, 3, 2]), kept, "{encoder:?}");
+        assert_eq!(with_actions(&model, &b, &[1, 0, 2]), kept, "{encoder:?}");
+        assert_ne!(with_actions(&model, &b, &[1, 1, 2]), kept, "{encoder:?}");
+        let all = Model::new(ModelConfig { affinity: false, ..tiny() }, &schema, 1).unwrap();
+        assert_ne!(with_actions(&all, &b, &[1, 3, 2]), with_actions(&all, &b, &[1, 0, 2]));
+    }
+}
+
+#[test]
+fn without_types_only_items_count() {
+    let schema = small();
+    let b = batch(&schema, &[(3, 2)], 1);
+    let untyped = ModelConfig { action_types: false, affinity: false, ..tiny() };
+    for config in [untyped, ModelConfig { encoder: Encoder::Bst, affinity: false, ..tiny() }] {
+        let model = Model::new(config, &schema, 1).unwrap();
+        assert_eq!(with_actions(&model, &b, &[1, 3, 2]), with_actions(&model, &b, &[0, 2, 1]));
+    }
+}
+
+#[test]
+fn each_input_of_a_token_counts_where_it_is_on_and_only_there() {
+    let schema = small();
+    let mut b = batch(&schema, &[(3, 2)], 1);
+    b.token_age_ms[1] = 500;
+    let score = |config: &ModelConfig, b: &FeatureBatch| {
+        Model::new(config.clone(), &schema, 1).unwrap().score(b, &mut Scratch::default()).unwrap()
+    };
+    let all = ModelConfig { multi_action: true, token_surface: true, age_buckets: 9, ..tiny() };
+    let compatible = ModelConfig { compatibility: true, ..all.clone() };
+    let mut changed = [b.clone(), b.clone(), b.clone()];
+    changed[0].token_actions[1] ^= 0b1000;
+    changed[1].token_surface[1] = (changed[1].token_surface[1] + 1) % 3;
+    changed[2].token_age_ms[1] = 3_000_000; // within the affinity's window
+    for other in &changed {
+        assert_ne!(score(&all, &b), score(&all, other));
+        assert_eq!(score(&tiny(), &b), score(&tiny(), other));
+        assert_eq!(score(&compatible, &b), score(&compatible, other));
+    }
+}
+
+#[test]
 fn batches_that_do_not_fit_are_refused() {
     let schema = small();
     let model = Model::new(tiny(), &schema, 1).unwrap();
@@ -196,6 +284,8 @@ fn configurations_out_of_range_are_refused() {
     for config in [
         ModelConfig { attention_heads: 5, ..tiny() },
         ModelConfig { layers: 0, ..tiny() },
+        ModelConfig { encoder: Encoder::Bst, compatibility: true, ..tiny() },
+        ModelConfig { outputs: Some(Outputs::FirstK), first_k: 0, ..tiny() },
         ModelConfig { fusion: Fusion::Append, compatibility: true, ..tiny() },
         ModelConfig { dropout: 1.0, ..tiny() },
         ModelConfig { dropout: f32::NAN, ..tiny() },

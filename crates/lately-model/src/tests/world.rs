@@ -1,10 +1,10 @@
 //! Schemas and random batches for tests.
 
-use lately_features::{FeatureBatch, Schema};
+use lately_features::{FeatureBatch, Schema, action_bit};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::config::{Encoder, Fusion, ModelConfig};
+use crate::config::ModelConfig;
 
 /// Two heads, several-valued categories, numbers and embeddings on both sides.
 pub(crate) const SMALL: &str = r#"
@@ -39,21 +39,14 @@ pub(crate) fn small() -> Schema {
 /// A tiny configuration of every part.
 pub(crate) fn tiny() -> ModelConfig {
     ModelConfig {
-        encoder: Encoder::Transact,
         layers: 2,
         attention_heads: 2,
         ffn: 6,
         first_k: 3,
-        max_pool: true,
         din_hidden: 5,
-        fusion: Fusion::Concat,
         action_dim: 4,
-        dropout: 0.1,
-        cross_layers: 2,
-        cross_width: 0,
         hidden: vec![9, 7],
-        compatibility: false,
-        affinity: true,
+        ..ModelConfig::default()
     }
 }
 
@@ -80,7 +73,9 @@ pub(crate) fn batch(schema: &Schema, requests: &[(usize, usize)], seed: u64) -> 
         b.surface.push(random.random_range(0..=schema.surfaces.len() as u16));
         for _ in 0..*tokens {
             b.token_action.push(random.random_range(0..schema.actions.len() as u8));
-            b.token_surface.push(0);
+            b.token_surface.push(b.token_action.len() as u16 % (schema.surfaces.len() as u16 + 1));
+            let also = (b.token_action.len() * 7 % 11 % schema.actions.len()) as u8;
+            b.token_actions.push(action_bit(b.token_action[b.token_action.len() - 1]) | action_bit(also));
             b.token_age_ms.push(random.random_range(-200..1_000));
             b.token_item.extend((0..d).map(|_| random.random::<f32>() * 2.0 - 1.0));
         }

@@ -46,7 +46,7 @@ impl Days {
 pub(crate) struct Args {
     #[command(flatten)]
     days: Days,
-    /// Encoder of the user sequence: none, mean or transact; default: the one in lately.toml.
+    /// Encoder of the user sequence: none, mean, din, bst or transact; default: the one in lately.toml.
     #[arg(long, value_parser = parse_encoder)]
     encoder: Option<Encoder>,
     /// Passes over the rows; default: lately.toml's.
@@ -65,7 +65,7 @@ pub(crate) struct Args {
 
 fn parse_encoder(text: &str) -> Result<Encoder, String> {
     serde_json::from_value(serde_json::Value::String(text.to_owned()))
-        .map_err(|_| format!("`{text}` is no encoder: use none, mean or transact"))
+        .map_err(|_| format!("`{text}` is no encoder: use {}", Encoder::NAMES))
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
