@@ -132,7 +132,7 @@ mod tests {
             ..FeatureBatch::default()
         };
         let mut chunk = Chunk::default();
-        chunk.fill(&batch, 0, true, false);
+        chunk.fill(&batch, 0, &[], true, false);
         let mut out = vec![9.0f32; 3 * plan.inputs];
         forward(&plan, &batch, &chunk, plan.sequence, &mut out);
         let block = plan.sequence..plan.sequence + VALUES * plan.actions;

@@ -44,29 +44,33 @@ pub(crate) struct Chunk {
 
 impl Chunk {
     /// Fills the arrays for the next rows from `start` on. Segments are rows or, without `per_candidate`, requests.
-    pub(crate) fn fill(&mut self, batch: &FeatureBatch, start: usize, per_candidate: bool, compat: bool) {
+    /// `lists`: where lists begin and end; none of them is cut. Empty where rows stand for themselves.
+    pub(crate) fn fill(
+        &mut self,
+        batch: &FeatureBatch,
+        start: usize,
+        lists: &[u32],
+        per_candidate: bool,
+        compat: bool,
+    ) {
         self.clear();
-        let mut request = batch.row_offsets.partition_point(|o| *o as usize <= start) - 1;
+        let mut request = request_of(batch, start);
         let first = request;
         let token = |r: usize| batch.token_offsets[r] as usize;
-        let mut row = start;
-        while row < batch.rows() && row - start < ROWS {
+        let end = end(batch, start, lists, per_candidate);
+        for row in start..end {
             while batch.row_offsets[request + 1] as usize <= row {
                 request += 1;
             }
             let n = token(request + 1) - token(request);
-            if row > start && self.expanded() + n > TOKENS {
-                break;
-            }
             self.row.push(row as u32);
             self.request.push(request as u32);
             self.surface.push(batch.surface[request].into());
             if per_candidate {
                 self.push_segment(token(request) - token(first), n);
             }
-            row += 1;
         }
-        self.rows = start..row;
+        self.rows = start..end;
         self.requests = first..self.request.last().map_or(first, |r| *r as usize + 1);
         self.tokens = token(first)..token(self.requests.end);
         if !per_candidate {
@@ -132,6 +136,30 @@ impl Chunk {
     }
 }
 
+fn request_of(batch: &FeatureBatch, row: usize) -> usize {
+    batch.row_offsets.partition_point(|o| *o as usize <= row) - 1
+}
+
+/// Where the chunk from row `start` on ends: as many rows, or whole lists, as the limits allow, at least one.
+fn end(batch: &FeatureBatch, start: usize, lists: &[u32], per_candidate: bool) -> usize {
+    let (mut request, mut tokens, mut end) = (request_of(batch, start), 0, start);
+    for row in start..batch.rows() {
+        while batch.row_offsets[request + 1] as usize <= row {
+            request += 1;
+        }
+        if per_candidate {
+            tokens += (batch.token_offsets[request + 1] - batch.token_offsets[request]) as usize;
+        }
+        if end > start && (row - start >= ROWS || tokens > TOKENS) {
+            return end;
+        }
+        if lists.is_empty() || lists.binary_search(&(row as u32 + 1)).is_ok() {
+            end = row + 1;
+        }
+    }
+    batch.rows()
+}
+
 /// Checks that a batch fits the plan, so that nothing later can go out of bounds.
 pub(crate) fn check(plan: &Plan, batch: &FeatureBatch) -> Result<(), ModelError> {
     offsets("row_offsets", &batch.row_offsets)?; // first: without any, the counts below would panic
@@ -158,7 +186,7 @@ pub(crate) fn check(plan: &Plan, batch: &FeatureBatch) -> Result<(), ModelError>
     limit("surface", plan.surfaces, batch.surface.iter().map(|s| usize::from(*s)))
 }
 
-fn offsets(what: &'static str, list: &[u32]) -> Result<(), ModelError> {
+pub(crate) fn offsets(what: &'static str, list: &[u32]) -> Result<(), ModelError> {
     ModelError::length(what, 0, list.first().map_or(1, |o| *o as usize))?;
     match list.windows(2).find(|w| w[0] > w[1]) {
         Some(w) => Err(ModelError::Index { what, got: w[0].into(), limit: w[1].into() }),

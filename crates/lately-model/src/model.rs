@@ -4,7 +4,7 @@ use lately_features::{FeatureBatch, Schema};
 
 use crate::network::Network;
 use crate::plan::{Parameter, Plan, initial};
-use crate::{Cpu, Gradients, ModelConfig, ModelError, Normaliser, Scratch};
+use crate::{Cpu, Gradients, ModelConfig, ModelError, Normaliser, Objective, Scratch};
 
 /// A ranking model for one schema, in f32 on the CPU.
 #[derive(Debug, Clone)]
@@ -67,6 +67,21 @@ impl Model {
         gradients: &mut Gradients,
     ) -> Result<f64, ModelError> {
         self.network.loss_and_gradient::<Cpu>(batch, weight, dropout_seed, scratch, gradients)
+    }
+
+    /// [`Model::loss_and_gradient`] of any objective, such as one with lists.
+    ///
+    /// # Errors
+    /// As there, and where the lists do not cover the rows.
+    pub fn objective_and_gradient(
+        &self,
+        batch: &FeatureBatch,
+        objective: &Objective<'_>,
+        dropout_seed: Option<u64>,
+        scratch: &mut Scratch,
+        gradients: &mut Gradients,
+    ) -> Result<f64, ModelError> {
+        self.network.objective_and_gradient::<Cpu>(batch, objective, dropout_seed, scratch, gradients)
     }
 
     /// The frozen input normalisation.

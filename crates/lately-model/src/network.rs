@@ -5,7 +5,8 @@ use lately_features::batch::Columns;
 use lately_kernels::columns::{self, Block};
 use lately_kernels::embedding::Shape as EmbeddingShape;
 use lately_kernels::linear::Shape;
-use lately_kernels::{Dropout, Real, loss};
+use lately_kernels::loss::{self, list};
+use lately_kernels::{Dropout, Real};
 
 use crate::backend::Backend;
 use crate::chunk::{Chunk, check};
@@ -13,7 +14,7 @@ use crate::config::{Encoder, ModelConfig};
 use crate::normaliser::{CLIP, Normaliser};
 use crate::plan::{Parameter, Plan, Side, Table, per_candidate};
 use crate::tape::{Scratch, TopTape, accumulate, at_least, sized, zeroed};
-use crate::{Gradients, ModelError, affinity, encoder};
+use crate::{Gradients, ModelError, Objective, affinity, encoder};
 
 /// Places of dropout in the MLP start here.
 const MLP_PLACE: u64 = 1 << 20;
@@ -52,7 +53,7 @@ impl<R: Real> Network<R> {
         check(&self.plan, batch)?;
         let mut row = 0;
         while row < batch.rows() {
-            self.forward::<B>(batch, row, scratch, false, Dropout::default());
+            self.forward::<B>(batch, row, &[], scratch, false, Dropout::default());
             out.extend_from_slice(&scratch.top.logits);
             if let Some(sequence) = sequence.as_deref_mut() {
                 for inputs in scratch.top.inputs.chunks_exact(self.plan.inputs) {
@@ -64,7 +65,7 @@ impl<R: Real> Network<R> {
         Ok(())
     }
 
-    /// Adds the gradient of the weighted loss to `gradients` and returns the loss.
+    /// [`Self::objective_and_gradient`] of rows that stand for themselves.
     pub(crate) fn loss_and_gradient<B: Backend<R>>(
         &self,
         batch: &FeatureBatch,
@@ -73,10 +74,21 @@ impl<R: Real> Network<R> {
         scratch: &mut Scratch<R>,
         gradients: &mut Gradients<R>,
     ) -> Result<f64, ModelError> {
+        self.objective_and_gradient::<B>(batch, &Objective::rows(weight), dropout_seed, scratch, gradients)
+    }
+
+    /// Adds the gradient of the weighted loss to `gradients` and returns the loss.
+    pub(crate) fn objective_and_gradient<B: Backend<R>>(
+        &self,
+        batch: &FeatureBatch,
+        objective: &Objective<'_>,
+        dropout_seed: Option<u64>,
+        scratch: &mut Scratch<R>,
+        gradients: &mut Gradients<R>,
+    ) -> Result<f64, ModelError> {
         check(&self.plan, batch)?;
         let heads = self.plan.heads;
-        ModelError::length("label", batch.rows() * heads, batch.label.len())?;
-        ModelError::length("weight", batch.rows() * heads, weight.len())?;
+        objective.check(batch, heads)?;
         let dropout = match dropout_seed {
             Some(seed) => Dropout { seed, rate: self.config.dropout },
             None => Dropout::default(),
@@ -84,12 +96,16 @@ impl<R: Real> Network<R> {
         let (mut total, mut row) = (0.0, 0);
         while row < batch.rows() {
             let dropout = dropout.at(CHUNK_PLACE + row as u64);
-            self.forward::<B>(batch, row, scratch, true, dropout);
+            self.forward::<B>(batch, row, objective.offsets(), scratch, true, dropout);
             let rows = scratch.chunk.rows.clone();
             let at = rows.start * heads..rows.end * heads;
             let gradient = sized(&mut scratch.gradient.logits, rows.len() * heads);
-            total +=
-                loss::cross_entropy(&scratch.top.logits, &batch.label[at.clone()], &weight[at], gradient);
+            let (logits, label) = (&scratch.top.logits, &batch.label[at.clone()]);
+            let weight = &objective.weight[at];
+            total += loss::cross_entropy(logits, label, weight, gradient);
+            if let Some(lists) = objective.lists_within(&rows) {
+                total += list::cross_entropy(lists, logits, label, weight, gradient);
+            }
             self.backward::<B>(batch, scratch, dropout, gradients);
             row = rows.end;
         }
@@ -101,12 +117,13 @@ impl<R: Real> Network<R> {
         &self,
         batch: &FeatureBatch,
         row: usize,
+        lists: &[u32],
         scratch: &mut Scratch<R>,
         keep: bool,
         dropout: Dropout,
     ) {
         let Scratch { chunk, encoder, top, .. } = scratch;
-        chunk.fill(batch, row, per_candidate(&self.config), self.config.compatibility);
+        chunk.fill(batch, row, lists, per_candidate(&self.config), self.config.compatibility);
         encoder::forward::<R, B>(self, batch, chunk, encoder, keep, dropout);
         self.inputs::<B>(batch, chunk, &encoder.sequence, &mut top.inputs);
         self.top::<B>(chunk.rows.len(), top, dropout);

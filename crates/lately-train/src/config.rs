@@ -5,6 +5,10 @@ use std::collections::BTreeMap;
 use lately_features::Schema;
 use serde::{Deserialize, Serialize};
 
+use crate::dates::Zone;
+use crate::groups::{ListKind, ListSequence};
+use crate::weights::Weights;
+
 /// Column of the label-weight matrix that every row has, whatever followed.
 pub const IMPRESSION: &str = "impression";
 
@@ -37,6 +41,21 @@ pub struct TrainConfig {
     /// Weight of row i in head h: M\[h, impression\] + sum over actions a of M\[h, a\] y_ia. The paper's matrix has no
     /// impression column, so that a row without action would weigh nothing; here it is 1 where it is not named.
     pub label_weights: LabelWeights,
+    /// Strength of the term that orders each list by itself (softmax cross-entropy within it, [`mod@crate::groups`]), beside that
+    /// of single rows, in which a user's own rate counts too: 1 makes both equally strong. Default 0.
+    pub list_weight: f64,
+    /// Heads that it holds for. Default: none named, which means all.
+    pub list_heads: Vec<String>,
+    /// What a list is. Default `auto`.
+    pub list: ListKind,
+    /// Which sequence its rows see, in both terms. Default `start`.
+    pub list_sequence: ListSequence,
+    /// Most rows of a list; a longer one is cut in parts of about one size. All rows of a list stand in the same part
+    /// of a batch, so that a larger number costs memory and balance between threads. Default 64.
+    pub list_rows: usize,
+    /// Zone of the days that make lists. No key of `[train]`: the caller sets it to that of the data.
+    #[serde(skip)]
+    pub zone: Zone,
     /// Random time window: in an example, actions younger than T hours are hidden, T uniform in 0 to this. It keeps
     /// the feed diverse. Default 24, as in the paper; 0 turns it off.
     pub window_hours: f64,
@@ -70,6 +89,12 @@ impl Default for TrainConfig {
             weight_decay: 0.0,
             clip_norm: 10.0,
             label_weights: LabelWeights::new(),
+            list_weight: 0.0,
+            list_heads: Vec::new(),
+            list: ListKind::Auto,
+            list_sequence: ListSequence::Start,
+            list_rows: 64,
+            zone: Zone::utc(),
             window_hours: 24.0,
             window_probability: 0.5,
             sequence_dropout: 0.05,
@@ -94,9 +119,14 @@ pub enum ConfigError {
         /// The allowed range in words.
         range: &'static str,
     },
-    /// A head of the matrix is not in the schema.
-    #[error("training: label_weights names the head `{0}`, which the schema does not have")]
-    UnknownHead(String),
+    /// A named head is not in the schema.
+    #[error("training: {key} names the head `{head}`, which the schema does not have")]
+    UnknownHead {
+        /// The key that names it.
+        key: &'static str,
+        /// Its name.
+        head: String,
+    },
     /// A column of the matrix is no action.
     #[error("training: label_weights.{head} names `{column}`, which is neither an action nor `{IMPRESSION}`")]
     UnknownColumn {
@@ -133,6 +163,8 @@ impl TrainConfig {
             ("beta2", self.beta2, (0.0..1.0).contains(&self.beta2), "from 0 to below 1"),
             ("weight_decay", self.weight_decay, is_share(self.weight_decay), share),
             ("clip_norm", self.clip_norm, self.clip_norm == 0.0 || positive(self.clip_norm), "0 or more"),
+            ("list_weight", self.list_weight, (0.0..=1e6).contains(&self.list_weight), "0 to 1,000,000"),
+            ("list_rows", self.list_rows as f64, (2..=4096).contains(&self.list_rows), "2 to 4,096"),
             ("window_hours", self.window_hours, (0.0..=87_600.0).contains(&self.window_hours), "0 to 87,600"),
             ("window_probability", self.window_probability, is_share(self.window_probability), share),
             ("sequence_dropout", self.sequence_dropout, is_share(self.sequence_dropout), share),
@@ -141,7 +173,24 @@ impl TrainConfig {
                 return Err(ConfigError::Range { name, value, range });
             }
         }
+        self.list_head_weights(schema)?;
         Weights::new(schema, &self.label_weights).map(drop)
+    }
+
+    /// Whether rows are grouped in lists.
+    pub(crate) fn has_lists(&self) -> bool {
+        self.list_weight > 0.0
+    }
+
+    /// For each head the weight of the list term.
+    pub(crate) fn list_head_weights(&self, schema: &Schema) -> Result<Vec<f32>, ConfigError> {
+        let unknown = |name: &&String| !schema.heads.iter().any(|h| h.name == **name);
+        if let Some(head) = self.list_heads.iter().find(unknown) {
+            return Err(ConfigError::UnknownHead { key: "list_heads", head: head.clone() });
+        }
+        let meant = |name: &String| self.list_heads.is_empty() || self.list_heads.contains(name);
+        let weight = |name| if meant(name) { self.list_weight as f32 } else { 0.0 };
+        Ok(schema.heads.iter().map(|h| weight(&h.name)).collect())
     }
 }
 
@@ -153,64 +202,10 @@ fn is_share(x: f64) -> bool {
     (0.0..=1.0).contains(&x)
 }
 
-/// The label-weight matrix by position.
-#[derive(Debug, Clone)]
-pub(crate) struct Weights {
-    /// For each head the weight of the impression and those of the named actions.
-    heads: Vec<(f64, Vec<(u8, f64)>)>,
-}
-
-impl Weights {
-    pub(crate) fn new(schema: &Schema, matrix: &LabelWeights) -> Result<Self, ConfigError> {
-        if let Some(name) = matrix.keys().find(|name| !schema.heads.iter().any(|h| h.name == **name)) {
-            return Err(ConfigError::UnknownHead(name.clone()));
-        }
-        let mut heads = Vec::new();
-        for head in &schema.heads {
-            let (mut impression, mut actions) = (1.0, Vec::new());
-            for (column, value) in matrix.get(&head.name).into_iter().flatten() {
-                let (head, column, value) = (head.name.clone(), column.clone(), *value);
-                if !(value.is_finite() && value >= 0.0) {
-                    return Err(ConfigError::Weight { head, column, value });
-                }
-                match schema.action(&column) {
-                    _ if column == IMPRESSION => impression = value,
-                    Some(action) => actions.push((action, value)),
-                    None => return Err(ConfigError::UnknownColumn { head, column }),
-                }
-            }
-            heads.push((impression, actions));
-        }
-        Ok(Self { heads })
-    }
-
-    /// Weight of a row in each head, by the actions that followed it.
-    pub(crate) fn of(&self, observed: u64) -> impl Iterator<Item = f64> + '_ {
-        self.heads.iter().map(move |(impression, actions)| {
-            let followed = actions.iter().filter(|(action, _)| observed >> action & 1 == 1);
-            impression + followed.map(|(_, weight)| weight).sum::<f64>()
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::fixtures::schema;
-
-    #[test]
-    fn a_weight_is_that_of_the_impression_plus_those_of_what_followed() {
-        let matrix = |text: &str| serde_json::from_str::<LabelWeights>(text).unwrap();
-        let weights =
-            Weights::new(&schema(), &matrix(r#"{"save": {"impression": 0.5, "click": 2, "save": 10}}"#))
-                .unwrap();
-        assert_eq!(weights.of(0).collect::<Vec<_>>(), [1.0, 0.5, 1.0]);
-        assert_eq!(weights.of(0b0110).collect::<Vec<_>>(), [1.0, 12.5, 1.0]);
-        let refused = |text: &str| Weights::new(&schema(), &matrix(text)).unwrap_err().to_string();
-        assert!(refused(r#"{"saves": {}}"#).contains("`saves`"));
-        assert!(refused(r#"{"save": {"clack": 1}}"#).contains("`clack`"));
-        assert!(refused(r#"{"save": {"click": -1}}"#).contains("0 or more"));
-    }
 
     #[test]
     fn unknown_keys_and_bad_ranges_are_refused() {

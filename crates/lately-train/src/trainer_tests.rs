@@ -2,12 +2,13 @@ use std::convert::Infallible;
 
 use super::*;
 use crate::chunks::Chunks;
-use crate::dataset::Dataset;
+use crate::dataset::{Candidate, Dataset, Request};
 use crate::dates::Zone;
 use crate::fixtures::*;
 use crate::join::{JoinOptions, join};
 use crate::metrics::auc;
 use crate::predict::by_model;
+use crate::random::Random;
 use lately_features::Event;
 use lately_model::Encoder;
 
@@ -45,6 +46,21 @@ fn world(users: usize, seed: u64) -> Dataset {
     }
     let log = log.into_iter().enumerate().map(|(i, e)| Ok::<_, Infallible>((i as u64, e)));
     join(&schema(), log, JoinOptions::default()).unwrap()
+}
+
+/// The same users, but each item is a request of its own, a second apart.
+fn streams(users: usize, seed: u64) -> Dataset {
+    let mut d = world(users, seed);
+    let single = |r: &Request| {
+        let one = |(at, c): (usize, &Candidate)| Request {
+            time_ms: r.time_ms + 1000 * at as i64,
+            candidates: [c.clone()].into(),
+            ..r.clone()
+        };
+        r.candidates.iter().enumerate().map(one).collect::<Vec<_>>()
+    };
+    d.requests = d.requests.iter().flat_map(single).collect();
+    d
 }
 
 fn small(encoder: Encoder) -> ModelConfig {
@@ -115,6 +131,44 @@ fn threads_do_not_change_a_bit() {
     assert_eq!(bits(&one.0, &one.1), bits(&two.0, &two.1));
     let other = run(&d, &small(Encoder::Transact), &TrainConfig { seed: 2, ..config(1) });
     assert_ne!(bits(&one.0, &one.1).1, bits(&other.0, &other.1).1);
+}
+
+#[test]
+fn lists_do_not_depend_on_threads_and_change_the_model() {
+    for d in [world(60, 3), streams(60, 3)] {
+        let config = |threads| TrainConfig { epochs: 2, threads, list_weight: 0.5, ..quick() };
+        let of = |config: &TrainConfig| {
+            let (model, report) = run(&d, &small(Encoder::Transact), config);
+            bits(&model, &report)
+        };
+        let one = of(&config(1));
+        assert!(one == of(&config(3)));
+        assert!(one != of(&TrainConfig { list_weight: 0.0, ..config(1) }));
+        assert!(
+            one == of(&TrainConfig {
+                list_heads: vec!["click".into(), "save".into(), "hide".into()],
+                ..config(1)
+            })
+        );
+        assert!(one != of(&TrainConfig { list_heads: vec!["save".into()], ..config(1) }));
+    }
+    let unknown = TrainConfig { list_heads: vec!["clack".into()], ..quick() };
+    assert!(unknown.validate(&schema()).unwrap_err().to_string().contains("`clack`"));
+}
+
+/// The order within a list is learned although only the list term is left and each list has its own rate.
+#[test]
+fn the_list_term_alone_learns_the_order_within_lists() {
+    let (past, future) = (streams(400, 1), streams(200, 2));
+    let nothing = r#"{"click": {"impression": 1e-6}, "save": {"impression": 0}, "hide": {"impression": 0}}"#;
+    let config = TrainConfig {
+        label_weights: serde_json::from_str(nothing).unwrap(),
+        list_weight: 1e6,
+        list_heads: vec!["click".into()],
+        ..quick()
+    };
+    let auc = click_auc(&run(&past, &small(Encoder::Transact), &config).0, &future);
+    assert!(auc > 0.75, "AUC {auc}");
 }
 
 #[test]
