@@ -7,13 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::dates::Zone;
 use crate::groups::{ListKind, ListSequence};
-use crate::weights::Weights;
+use crate::weights::{Users, Weights};
 
 /// Column of the label-weight matrix that every row has, whatever followed.
 pub const IMPRESSION: &str = "impression";
 
 /// Label weights: head -> column -> weight. A column is an action type or [`IMPRESSION`].
 pub type LabelWeights = BTreeMap<String, BTreeMap<String, f64>>;
+
+/// Weights of users: categorical user feature -> value -> weight.
+pub type UserWeights = BTreeMap<String, BTreeMap<String, f64>>;
 
 /// Settings of training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,6 +44,11 @@ pub struct TrainConfig {
     /// Weight of row i in head h: M\[h, impression\] + sum over actions a of M\[h, a\] y_ia. The paper's matrix has no
     /// impression column, so that a row without action would weigh nothing; here it is 1 where it is not named.
     pub label_weights: LabelWeights,
+    /// A user's rows weigh the product of these over the named values that the user has. Default: none, all weigh 1.
+    pub user_weights: UserWeights,
+    /// Share of the rows without any head's action that an epoch keeps, drawn anew in each; every kept one weighs 1 /
+    /// this, so that predictions stay calibrated. Above 0 to 1. Default 1: all.
+    pub negative_rate: f64,
     /// Strength of the term that orders each list by itself (softmax cross-entropy within it, [`mod@crate::groups`]), beside that
     /// of single rows, in which a user's own rate counts too: 1 makes both equally strong. Default 0.
     pub list_weight: f64,
@@ -89,6 +97,8 @@ impl Default for TrainConfig {
             weight_decay: 0.0,
             clip_norm: 10.0,
             label_weights: LabelWeights::new(),
+            user_weights: UserWeights::new(),
+            negative_rate: 1.0,
             list_weight: 0.0,
             list_heads: Vec::new(),
             list: ListKind::Auto,
@@ -135,6 +145,30 @@ pub enum ConfigError {
         /// The column.
         column: String,
     },
+    /// The schema has no such user feature.
+    #[error("training: user_weights names `{0}`, which is no categorical user feature")]
+    UnknownFeature(String),
+    /// The values of a feature cannot be told apart.
+    #[error(
+        "training: user_weights.{feature}: `{}` and `{}` share one bucket and cannot weigh differently: raise the \
+         feature's buckets or leave one out", .values[0], .values[1]
+    )]
+    SameBucket {
+        /// The feature.
+        feature: String,
+        /// The two values.
+        values: [String; 2],
+    },
+    /// A user's weight is negative or not finite.
+    #[error("training: user_weights.{feature}.{value} is {weight}: it must be 0 or more")]
+    UserWeight {
+        /// The feature.
+        feature: String,
+        /// Its value.
+        value: String,
+        /// The weight.
+        weight: f64,
+    },
     /// A weight is negative or not finite.
     #[error("training: label_weights.{head}.{column} is {value}: it must be 0 or more")]
     Weight {
@@ -151,6 +185,7 @@ impl TrainConfig {
     /// Checks all ranges and, against the schema, all names.
     pub fn validate(&self, schema: &Schema) -> Result<(), ConfigError> {
         let share = "from 0 to 1";
+        let rate = self.negative_rate > 0.0 && self.negative_rate <= 1.0;
         for (name, value, good, range) in [
             ("epochs", f64::from(self.epochs), self.epochs > 0, "1 or more"),
             ("batch_rows", self.batch_rows as f64, self.batch_rows > 0, "1 or more"),
@@ -163,6 +198,7 @@ impl TrainConfig {
             ("beta2", self.beta2, (0.0..1.0).contains(&self.beta2), "from 0 to below 1"),
             ("weight_decay", self.weight_decay, is_share(self.weight_decay), share),
             ("clip_norm", self.clip_norm, self.clip_norm == 0.0 || positive(self.clip_norm), "0 or more"),
+            ("negative_rate", self.negative_rate, rate, "above 0, to 1"),
             ("list_weight", self.list_weight, (0.0..=1e6).contains(&self.list_weight), "0 to 1,000,000"),
             ("list_rows", self.list_rows as f64, (2..=4096).contains(&self.list_rows), "2 to 4,096"),
             ("window_hours", self.window_hours, (0.0..=87_600.0).contains(&self.window_hours), "0 to 87,600"),
@@ -174,6 +210,7 @@ impl TrainConfig {
             }
         }
         self.list_head_weights(schema)?;
+        Users::new(schema, &self.user_weights)?;
         Weights::new(schema, &self.label_weights).map(drop)
     }
 

@@ -187,15 +187,15 @@ fn content(features: &Features) -> u64 {
 
 /// Appends rows that are seen with one user part, that of `request` with other tokens and context, to a batch, labels
 /// included.
-pub(crate) fn push_rows(
+pub(crate) fn push_rows<'a>(
     batch: &mut FeatureBatch,
     dataset: &Dataset,
     request: &Request,
     context: &RequestContext,
     tokens: &[Token],
-    rows: &[&Candidate],
+    rows: impl Iterator<Item = &'a Candidate> + Clone,
 ) {
-    let candidates = rows.iter().map(|c| c.features.as_deref());
+    let candidates = rows.clone().map(|c| c.features.as_deref());
     assemble(batch, &dataset.assembler, context, request.features.as_deref(), tokens, candidates);
     for candidate in rows {
         let labels = dataset.head_bits.iter().map(|bits| f32::from(u8::from(candidate.observed & bits != 0)));

@@ -39,8 +39,7 @@ fn streams() -> Dataset {
 }
 
 fn with<T>(d: &Dataset, config: &TrainConfig, f: impl FnOnce(&Examples<'_>) -> T) -> T {
-    let (slice, weights) = (d.all(), Weights::new(&d.schema, &config.label_weights).unwrap());
-    f(&Examples::new(&slice, config, &weights))
+    f(&Examples::new(&d.all(), config).unwrap())
 }
 
 /// Without windows and the like.
@@ -58,13 +57,13 @@ fn an_epoch_holds_every_request_once_in_whole_batches() {
         let mut sorted = a.groups.clone();
         sorted.sort_unstable();
         assert_eq!(sorted, examples.slice.requests);
-        assert_eq!(a.batches.iter().map(|b| a.rows(b)).sum::<usize>(), examples.slice.rows());
-        assert!(a.batches[..a.batches.len() - 1].iter().all(|b| (16..21).contains(&a.rows(b))));
+        assert_eq!(a.batches.iter().map(|b| a.size(b).rows).sum::<usize>(), examples.slice.rows());
+        assert!(a.batches[..a.batches.len() - 1].iter().all(|b| (16..21).contains(&a.size(b).rows)));
         for batch in &a.batches {
             let shards = a.shards(batch, 4);
             assert_eq!((shards[0].start, shards[3].end, shards.len()), (batch.start, batch.end, 4));
             assert!(shards.windows(2).all(|w| w[0].end == w[1].start));
-            assert!(shards.iter().all(|s| a.rows(s) <= a.rows(batch) / 4 + 5));
+            assert!(shards.iter().all(|s| a.size(s).rows <= a.size(batch).rows / 4 + 5));
         }
     });
 }
@@ -112,7 +111,7 @@ fn a_list_of_single_items_stays_whole_and_sees_its_own_sequences() {
     let config = TrainConfig { list_weight: 1.0, list_sequence, batch_rows: 7, ..plain() };
     with(&d, &config, |examples| {
         let epoch = Epoch::new(examples, 0);
-        assert_eq!(epoch.batches.iter().map(|b| epoch.rows(b)).collect::<Vec<_>>(), [12, 12, 6]);
+        assert_eq!(epoch.batches.iter().map(|b| epoch.size(b).rows).collect::<Vec<_>>(), [12, 12, 6]);
         let mut part = Part::default();
         examples.assemble(0, &epoch.groups[epoch.batches[0].clone()], 1.0, &mut part);
         assert_eq!(part.objective(&[1.0; 3]).lists.unwrap().offsets, [0, 6, 12]);
@@ -141,7 +140,7 @@ fn the_start_of_a_list_fixes_its_sequence() {
     with(&d, &config, |examples| {
         let mut part = Part::default();
         let members: Vec<u32> = examples.groups.get(0)[1..].to_vec(); // its start has one token
-        for page in examples.pages(&members) {
+        for page in examples.pages(0, &members) {
             examples.push(&page, Hidden::Nothing, 1.0, &mut part);
         }
         let batch = &part.batch;
@@ -160,5 +159,36 @@ fn long_requests_make_several_lists() {
         let mut part = Part::default();
         examples.assemble(0, &[0, 4, 1], 1.0, &mut part); // 1, 5 and 2 items
         assert_eq!(part.objective(&[1.0; 3]).lists.unwrap().offsets, [0, 1, 2, 4, 6, 8]);
+    });
+}
+
+#[test]
+fn kept_negatives_stand_for_all_and_positives_are_never_dropped() {
+    let mut log = Vec::new();
+    for u in 0..500 {
+        let name = format!("u{u}");
+        log.push(Event::Impression(impression(&name, &name, &["a", "b", "c", "d"], 0)));
+        log.push(action(&name, "b", "click", 1, &name));
+    }
+    let d = joined(log);
+    let config = TrainConfig { negative_rate: 0.25, list_weight: 1.0, batch_rows: 64, ..plain() };
+    with(&d, &config, |examples| {
+        let kept = |epoch| {
+            let (epoch, mut part) = (Epoch::new(examples, epoch), Part::default());
+            examples.assemble(epoch.number, &epoch.groups, 1.0, &mut part);
+            let size = epoch.size(&(0..epoch.groups.len()));
+            let sum: f64 = part.copies.iter().map(|c| f64::from(*c)).sum();
+            assert_eq!((size.rows, size.stands_for), (part.batch.rows(), sum));
+            (part.batch.label, part.weights, part.copies)
+        };
+        let (label, weights, copies) = kept(0);
+        for ((y, w), copies) in label.chunks(3).zip(weights.chunks(3)).zip(&copies) {
+            assert_eq!((w[0], *copies), if y[0] == 1.0 { (1.0, 1.0) } else { (4.0, 4.0) });
+        }
+        assert_eq!(label.chunks(3).filter(|y| y[0] == 1.0).count(), 500);
+        let stands_for: f32 = copies.iter().sum();
+        assert!((stands_for - 2000.0).abs() < 200.0, "{stands_for}"); // 3.2 standard deviations
+        assert_eq!((&label, &copies), (&kept(0).0, &kept(0).2));
+        assert_ne!(copies, kept(1).2, "another epoch sees others");
     });
 }

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use crate::examples::Examples;
+use crate::examples::{Examples, Size};
 use crate::random::Random;
 
 /// Purpose of the random draws.
@@ -13,10 +13,10 @@ const ORDER: u64 = 1;
 pub(crate) struct Epoch {
     /// Its number, from 0.
     pub(crate) number: u64,
-    /// Numbers of groups.
+    /// Numbers of the groups of which it keeps rows.
     pub(crate) groups: Vec<u32>,
-    /// For each of `groups` its rows.
-    rows: Vec<u32>,
+    /// For each of `groups` what it keeps.
+    sizes: Vec<Size>,
     /// Ranges of `groups`.
     pub(crate) batches: Vec<Range<usize>>,
 }
@@ -25,33 +25,36 @@ impl Epoch {
     pub(crate) fn new(examples: &Examples<'_>, number: u64) -> Self {
         let mut groups: Vec<u32> = (0..examples.groups.len() as u32).collect();
         Random::of(examples.config.seed, &[ORDER, number]).shuffle(&mut groups);
-        let rows: Vec<u32> = groups.iter().map(|group| examples.rows(*group) as u32).collect();
+        let mut sizes: Vec<Size> = groups.iter().map(|group| examples.size(number, *group)).collect();
+        let mut kept = sizes.iter().map(|size| size.rows > 0);
+        groups.retain(|_| kept.next() == Some(true));
+        sizes.retain(|size| size.rows > 0);
         let mut batches = Vec::new();
         let (mut start, mut count) = (0, 0);
-        for (at, rows) in rows.iter().enumerate() {
-            count += *rows as usize;
+        for (at, size) in sizes.iter().enumerate() {
+            count += size.rows;
             if count >= examples.config.batch_rows || at + 1 == groups.len() {
                 batches.push(start..at + 1);
                 (start, count) = (at + 1, 0);
             }
         }
-        Self { number, groups, rows, batches }
+        Self { number, groups, sizes, batches }
     }
 
-    /// Rows of some groups.
-    pub(crate) fn rows(&self, groups: &Range<usize>) -> usize {
-        self.rows[groups.clone()].iter().map(|rows| *rows as usize).sum()
+    /// How much some groups hold.
+    pub(crate) fn size(&self, groups: &Range<usize>) -> Size {
+        self.sizes[groups.clone()].iter().fold(Size::default(), |sum, size| sum.plus(*size))
     }
 
     /// Cuts a batch into `shards` parts of about as many rows each; some are empty where groups are few.
     pub(crate) fn shards(&self, batch: &Range<usize>, shards: usize) -> Vec<Range<usize>> {
-        let total = self.rows(batch);
+        let total = self.size(batch).rows;
         let mut out = Vec::with_capacity(shards);
         let (mut at, mut done) = (batch.start, 0);
         for shard in 1..=shards {
             let start = at;
             while at < batch.end && done * shards < total * shard {
-                done += self.rows[at] as usize;
+                done += self.sizes[at].rows;
                 at += 1;
             }
             out.push(start..at);

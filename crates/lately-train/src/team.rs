@@ -65,7 +65,7 @@ impl<'e> Team<'e> {
         batch: &Range<usize>,
         rate: f64,
     ) -> Result<(f64, u64), TrainError> {
-        let rows = order.rows(batch);
+        let size = order.size(batch);
         let parts = order.shards(batch, self.config.shards);
         let (next, shards, step, model) = (AtomicUsize::new(0), &self.shards, run.step(), &run.model);
         let (examples, head_weight) = (self.examples, self.head_weight.as_slice());
@@ -81,7 +81,8 @@ impl<'e> Team<'e> {
                     continue;
                 }
                 let Worker { part, scratch } = &mut *worker;
-                examples.assemble(order.number, &order.groups[groups.clone()], 1.0 / rows as f64, part);
+                let groups = &order.groups[groups.clone()];
+                examples.assemble(order.number, groups, 1.0 / size.stands_for, part);
                 let seed = Some(Random::of(examples.config.seed, &[DROPOUT, step, at as u64]).next());
                 let (objective, gradients) = (part.objective(head_weight), &mut shard.gradients);
                 shard.loss =
@@ -102,7 +103,7 @@ impl<'e> Team<'e> {
         }
         self.update(run, rate);
         run.loss.push(loss);
-        Ok((loss, rows as u64))
+        Ok((loss, size.rows as u64))
     }
 
     /// Adds all shards to the first, in order.

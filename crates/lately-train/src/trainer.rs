@@ -20,7 +20,6 @@ use crate::optim::schedule;
 use crate::sampler::Epoch;
 use crate::state::{Run, StateError};
 use crate::team::Team;
-use crate::weights::Weights;
 
 /// What the caller is told after every step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -121,22 +120,26 @@ pub fn train(
 ) -> Result<Outcome, TrainError> {
     let schema = &slice.dataset.schema;
     config.validate(schema)?;
-    let weights = Weights::new(schema, &config.label_weights)?;
-    let rows = slice.rows() as u64;
-    if rows == 0 {
+    if slice.rows() == 0 {
         return Err(TrainError::Empty);
     }
-    let examples = Examples::new(slice, config, &weights);
+    let examples = Examples::new(slice, config)?;
     let fingerprint = fingerprint(slice, model, config);
     let mut run = match state.filter(|path| path.exists()) {
         Some(path) => Run::load(path, fingerprint, Model::new(model.clone(), schema, config.seed)?)?,
-        None => Run::new(start(slice, model, config, &weights)?, fingerprint),
+        None => Run::new(start(&examples, model)?, fingerprint),
     };
-    let counts: Vec<u64> =
-        (0..config.epochs.into()).map(|e| Epoch::new(&examples, e).batches.len() as u64).collect();
+    let (mut counts, mut rows) = (Vec::new(), 0);
+    for epoch in (0..config.epochs.into()).map(|number| Epoch::new(&examples, number)) {
+        counts.push(epoch.batches.len() as u64);
+        rows += epoch.size(&(0..epoch.groups.len())).rows as u64;
+    }
     let steps: u64 = counts.iter().sum();
+    if steps == 0 {
+        return Err(TrainError::Empty);
+    }
     let mut team = Team::new(&run.model, &examples)?;
-    let mut clock = Clock::new(&run, rows * counts.len() as u64, steps);
+    let mut clock = Clock::new(&run, rows, steps);
     let mut saved = Instant::now();
     let mut first = 0;
     for (epoch, count) in (0..).zip(&counts) {
@@ -166,7 +169,7 @@ pub fn train(
     }
     let report = TrainReport {
         steps,
-        rows: rows * counts.len() as u64,
+        rows,
         requests: slice.requests.len(),
         resumed_at: clock.resumed_at,
         seconds: clock.begun.elapsed().as_secs_f64(),
@@ -189,28 +192,24 @@ fn fingerprint(slice: &Slice<'_>, model: &ModelConfig, config: &TrainConfig) -> 
 
 /// A new model with the rows' normalisation, each head's bias at the logit of its (weighted) rate, so that the first
 /// steps need not learn it.
-fn start(
-    slice: &Slice<'_>,
-    model: &ModelConfig,
-    config: &TrainConfig,
-    weights: &Weights,
-) -> Result<Model, TrainError> {
-    let mut model = Model::new(model.clone(), &slice.dataset.schema, config.seed)?;
+fn start(examples: &Examples<'_>, model: &ModelConfig) -> Result<Model, TrainError> {
+    let slice = examples.slice;
+    let mut model = Model::new(model.clone(), &slice.dataset.schema, examples.config.seed)?;
     if !model.config().compatibility {
         let mut fit = NormaliserFit::new(&slice.dataset.schema);
         let mut batch = FeatureBatch::default();
         for request in slice.iter() {
             batch.clear();
-            let rows: Vec<_> = request.candidates.iter().collect();
+            let rows = request.candidates.iter();
             // Without tokens: they share the candidates' scale.
-            push_rows(&mut batch, slice.dataset, request, &request.context(), &[], &rows);
+            push_rows(&mut batch, slice.dataset, request, &request.context(), &[], rows);
             fit.add(&batch);
         }
         model.set_normaliser(fit.finish())?;
     }
     let mut sums = vec![(0.0, 0.0); slice.dataset.heads()];
-    for candidate in slice.iter().flat_map(|r| &r.candidates) {
-        for (head, (weight, sum)) in weights.of(candidate.observed).zip(&mut sums).enumerate() {
+    for (candidate, weights) in examples.weighted() {
+        for (head, (weight, sum)) in weights.zip(&mut sums).enumerate() {
             sum.0 += weight;
             sum.1 += weight * f64::from(u8::from(slice.dataset.label(candidate, head)));
         }

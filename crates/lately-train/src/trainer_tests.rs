@@ -1,4 +1,5 @@
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use super::*;
 use crate::chunks::Chunks;
@@ -9,7 +10,8 @@ use crate::join::{JoinOptions, join};
 use crate::metrics::auc;
 use crate::predict::by_model;
 use crate::random::Random;
-use lately_features::Event;
+use lately_features::event::FeatureValues;
+use lately_features::{Event, FeatureValue, Features};
 use lately_model::Encoder;
 
 /// Items stand at +1 or -1 in their embedding; each user saved two items of one side, which nothing but the sequence
@@ -172,6 +174,53 @@ fn the_list_term_alone_learns_the_order_within_lists() {
 }
 
 #[test]
+fn dropped_negatives_leave_predictions_calibrated() {
+    let (past, future) = (world(400, 1), world(200, 2));
+    let calibration = |model: &Model| {
+        let slice = future.all();
+        let scores = by_model("m", &slice, &Chunks::of(&slice, &Zone::utc(), 4), model, 2).unwrap();
+        let clicks = scores.rows.iter().step_by(future.heads());
+        clicks.map(|z| 1.0 / (1.0 + f64::from(-z).exp())).sum::<f64>() / future.stats.positives[0] as f64
+    };
+    let (model, report) =
+        run(&past, &small(Encoder::Transact), &TrainConfig { negative_rate: 0.3, ..quick() });
+    let value = calibration(&model);
+    assert!((0.9..1.1).contains(&value), "predicted over observed {value}");
+    let all = run(&past, &small(Encoder::Transact), &quick()).1;
+    assert!(report.steps * 10 < all.steps * 8, "{} of {} steps", report.steps, all.steps);
+    let auc = click_auc(&model, &future);
+    assert!(auc > 0.78, "AUC {auc}");
+}
+
+#[test]
+fn users_of_weight_0_teach_nothing() {
+    let d = world(60, 3);
+    let mut levels = d.clone();
+    let none =
+        |text: &str| TrainConfig { user_weights: serde_json::from_str(text).unwrap(), epochs: 1, ..quick() };
+    let level = |name: &str| {
+        let values = FeatureValues::from([("level".to_owned(), FeatureValue::Text(name.to_owned()))]);
+        Some(Arc::new(Features::encode(&d.schema.user_features, &values).unwrap()))
+    };
+    for (at, request) in levels.requests.iter_mut().enumerate() {
+        request.features = level(if at % 2 == 0 { "high" } else { "low" });
+    }
+    let other = {
+        let mut d = levels.clone();
+        let odd = d.requests.iter_mut().skip(1).step_by(2);
+        odd.flat_map(|r| &mut r.candidates).for_each(|c| c.observed ^= 0b10); // click
+        d
+    };
+    let of = |d: &Dataset, config: &TrainConfig| {
+        let (model, report) = run(d, &small(Encoder::Transact), config);
+        bits(&model, &report).1
+    };
+    let config = none(r#"{"level": {"low": 0}}"#);
+    assert_eq!(of(&levels, &config), of(&other, &config));
+    assert_ne!(of(&levels, &none("{}")), of(&other, &none("{}")));
+}
+
+#[test]
 fn a_stopped_run_ends_as_if_it_had_not_been() {
     let d = world(60, 4);
     let (model, config) = (small(Encoder::Transact), TrainConfig { epochs: 2, ..quick() });
@@ -238,8 +287,8 @@ fn normalisation_and_first_bias_come_from_the_rows_and_stay() {
         .collect();
     let mean = views.iter().sum::<f64>() / views.len() as f64;
     assert!((f64::from(model.normaliser().item_mean[0]) - mean).abs() < 1e-3);
-    let weights = Weights::new(&d.schema, &Default::default()).unwrap();
-    let fresh = start(&d.all(), &small(Encoder::None), &quick(), &weights).unwrap();
+    let (slice, config) = (d.all(), quick());
+    let fresh = start(&Examples::new(&slice, &config).unwrap(), &small(Encoder::None)).unwrap();
     assert_eq!(fresh.normaliser(), model.normaliser());
     let bias = &fresh.parameters().iter().find(|p| p.name == "heads.bias").unwrap().data;
     let rate = d.stats.positives[0] as f64 / d.stats.rows as f64;
