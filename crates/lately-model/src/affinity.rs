@@ -131,7 +131,7 @@ mod tests {
             ..FeatureBatch::default()
         };
         let mut chunk = Chunk::default();
-        chunk.fill(&plan, &batch, 0..batch.rows(), crate::chunk::Limits::CHUNK);
+        chunk.fill(&plan, &batch, 0..batch.rows(), crate::chunk::Limits::CHUNK, &[]);
         let mut out = vec![9.0f32; 3 * plan.inputs];
         forward(&plan, &batch, &chunk, plan.encoder.output, &mut out);
         let block = plan.encoder.output..plan.encoder.output + VALUES * plan.actions;

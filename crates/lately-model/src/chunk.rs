@@ -67,25 +67,26 @@ pub(crate) struct Chunk {
 }
 
 impl Chunk {
-    /// Fills the arrays for rows from the start of `range` on, up to its end or a limit.
-    pub(crate) fn fill(&mut self, plan: &Plan, batch: &FeatureBatch, range: Range<usize>, limits: Limits) {
+    /// Fills the arrays for rows from the start of `range` on, up to its end or a limit. `lists`: where lists begin and
+    /// end; none of them is cut. Empty where rows stand for themselves.
+    pub(crate) fn fill(
+        &mut self,
+        plan: &Plan,
+        batch: &FeatureBatch,
+        range: Range<usize>,
+        limits: Limits,
+        lists: &[u32],
+    ) {
         self.clear();
         let start = range.start;
-        let mut request = batch.row_offsets.partition_point(|o| *o as usize <= start) - 1;
+        let mut request = request_of(batch, start);
         let first = request;
         let per_candidate = plan.encoder.per_candidate;
-        let (mut row, mut count) = (start, 0);
-        while row < range.end && row - start < limits.rows {
+        let end = end(plan, batch, range, limits, lists);
+        for row in start..end {
             while batch.row_offsets[request + 1] as usize <= row {
                 request += 1;
             }
-            let known = self.starts.len() >= request - first + 2;
-            let n = tokens(plan, batch, request).count() + usize::from(plan.encoder.appended);
-            let more = if per_candidate || !known { n } else { 0 };
-            if row > start && count + more > limits.tokens {
-                break;
-            }
-            count += more;
             while self.starts.len() < request - first + 2 {
                 self.push_request(plan, batch, first);
             }
@@ -95,9 +96,8 @@ impl Chunk {
             if per_candidate {
                 self.push_segment(request - first, usize::from(plan.encoder.appended));
             }
-            row += 1;
         }
-        self.rows = start..row;
+        self.rows = start..end;
         self.requests = first..self.request.last().map_or(first, |r| *r as usize + 1);
         if !per_candidate {
             (0..self.requests.len()).for_each(|r| self.push_segment(r, 0));
@@ -250,6 +250,31 @@ fn tokens<'a>(plan: &'a Plan, batch: &'a FeatureBatch, request: usize) -> impl I
     all.filter(move |t| left_out.is_empty() || !left_out[usize::from(batch.token_action[*t])])
 }
 
+fn request_of(batch: &FeatureBatch, row: usize) -> usize {
+    batch.row_offsets.partition_point(|o| *o as usize <= row) - 1
+}
+
+/// Where the chunk of a range's first rows ends: as many rows, or whole lists, as the limits allow, at least one.
+fn end(plan: &Plan, batch: &FeatureBatch, range: Range<usize>, limits: Limits, lists: &[u32]) -> usize {
+    let (mut request, mut count, mut end) = (request_of(batch, range.start), 0, range.start);
+    for row in range.clone() {
+        let before = request;
+        while batch.row_offsets[request + 1] as usize <= row {
+            request += 1;
+        }
+        if plan.encoder.per_candidate || request != before || row == range.start {
+            count += tokens(plan, batch, request).count() + usize::from(plan.encoder.appended);
+        }
+        if end > range.start && (row - range.start >= limits.rows || count > limits.tokens) {
+            return end;
+        }
+        if lists.is_empty() || lists.binary_search(&(row as u32 + 1)).is_ok() {
+            end = row + 1;
+        }
+    }
+    range.end
+}
+
 /// Checks that a batch fits the plan, so that nothing later can go out of bounds.
 pub(crate) fn check(plan: &Plan, batch: &FeatureBatch) -> Result<(), ModelError> {
     offsets("row_offsets", &batch.row_offsets)?; // first: without any, the counts below would panic
@@ -283,7 +308,7 @@ pub(crate) fn check(plan: &Plan, batch: &FeatureBatch) -> Result<(), ModelError>
     limit("surface", plan.surfaces, batch.surface.iter().map(|s| usize::from(*s)))
 }
 
-fn offsets(what: &'static str, list: &[u32]) -> Result<(), ModelError> {
+pub(crate) fn offsets(what: &'static str, list: &[u32]) -> Result<(), ModelError> {
     ModelError::length(what, 0, list.first().map_or(1, |o| *o as usize))?;
     match list.windows(2).find(|w| w[0] > w[1]) {
         Some(w) => Err(ModelError::Index { what, got: w[0].into(), limit: w[1].into() }),

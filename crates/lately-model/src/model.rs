@@ -4,7 +4,7 @@ use lately_features::{FeatureBatch, Schema};
 
 use crate::network::Network;
 use crate::plan::{Parameter, Plan, initial};
-use crate::{Cpu, CpuBf16, Gradients, ModelConfig, ModelError, Normaliser, Precision, Scratch};
+use crate::{Cpu, CpuBf16, Gradients, ModelConfig, ModelError, Normaliser, Objective, Precision, Scratch};
 
 /// A ranking model for one schema, in f32 on the CPU.
 #[derive(Debug, Clone)]
@@ -69,12 +69,28 @@ impl Model {
         scratch: &mut Scratch,
         gradients: &mut Gradients,
     ) -> Result<f64, ModelError> {
+        self.objective_and_gradient(batch, &Objective::rows(weight), dropout_seed, scratch, gradients)
+    }
+
+    /// [`Model::loss_and_gradient`] of any objective, such as one with lists.
+    ///
+    /// # Errors
+    /// As there, and where the lists do not cover the rows.
+    pub fn objective_and_gradient(
+        &self,
+        batch: &FeatureBatch,
+        objective: &Objective<'_>,
+        dropout_seed: Option<u64>,
+        scratch: &mut Scratch,
+        gradients: &mut Gradients,
+    ) -> Result<f64, ModelError> {
+        let (network, seed) = (&self.network, dropout_seed);
         match scratch.precision {
             Precision::F32 => {
-                self.network.loss_and_gradient::<Cpu>(batch, weight, dropout_seed, scratch, gradients)
+                network.objective_and_gradient::<Cpu>(batch, objective, seed, scratch, gradients)
             }
             Precision::Bf16 => {
-                self.network.loss_and_gradient::<CpuBf16>(batch, weight, dropout_seed, scratch, gradients)
+                network.objective_and_gradient::<CpuBf16>(batch, objective, seed, scratch, gradients)
             }
         }
     }

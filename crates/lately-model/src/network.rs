@@ -7,7 +7,8 @@ use lately_features::FeatureBatch;
 use lately_features::batch::Columns;
 use lately_kernels::columns::{self, Block};
 use lately_kernels::embedding::Shape as EmbeddingShape;
-use lately_kernels::{Dropout, Real, loss};
+use lately_kernels::loss::{self, list};
+use lately_kernels::{Dropout, Real};
 
 use crate::backend::Backend;
 use crate::chunk::{Chunk, Limits, check};
@@ -17,7 +18,7 @@ use crate::normaliser::{CLIP, Normaliser};
 use crate::plan::{Parameter, Plan, Side, Table};
 use crate::shard::{Piece, Shard};
 use crate::tape::{Scratch, at_least, sized, zeroed};
-use crate::{Gradients, ModelError, affinity};
+use crate::{Gradients, ModelError, Objective, affinity};
 
 /// Places of chunks start here.
 const CHUNK_PLACE: u64 = 1 << 32;
@@ -55,7 +56,7 @@ impl<R: Real> Network<R> {
         let mut row = 0;
         while row < batch.rows() {
             let Scratch { chunk, shards, top, pool, .. } = scratch;
-            self.chunk(chunk, batch, row..batch.rows(), Limits::CHUNK);
+            self.chunk(chunk, batch, row..batch.rows(), Limits::CHUNK, &[]);
             let rows = chunk.rows.clone();
             sized(&mut top.rows_major, rows.len() * self.plan.inputs);
             at_least(shards, 1);
@@ -63,7 +64,7 @@ impl<R: Real> Network<R> {
             let mut at = rows.start;
             while at < rows.end {
                 let piece = &mut shards[0].pieces[0];
-                self.chunk(&mut piece.chunk, batch, at..rows.end, Limits::PIECE);
+                self.chunk(&mut piece.chunk, batch, at..rows.end, Limits::PIECE, &[]);
                 let (start, end) = (at - rows.start, piece.chunk.rows.end - rows.start);
                 let inputs = &mut top.rows_major[start * self.plan.inputs..end * self.plan.inputs];
                 self.piece::<B>(batch, piece, inputs, false, Dropout::default());
@@ -81,7 +82,7 @@ impl<R: Real> Network<R> {
         Ok(())
     }
 
-    /// Adds the gradient of the weighted loss to `gradients` and returns the loss.
+    /// [`Self::objective_and_gradient`] of rows that stand for themselves.
     pub(crate) fn loss_and_gradient<B: Backend<R>>(
         &self,
         batch: &FeatureBatch,
@@ -90,25 +91,40 @@ impl<R: Real> Network<R> {
         scratch: &mut Scratch<R>,
         gradients: &mut Gradients<R>,
     ) -> Result<f64, ModelError> {
+        self.objective_and_gradient::<B>(batch, &Objective::rows(weight), dropout_seed, scratch, gradients)
+    }
+
+    /// Adds the gradient of the weighted loss to `gradients` and returns the loss.
+    pub(crate) fn objective_and_gradient<B: Backend<R>>(
+        &self,
+        batch: &FeatureBatch,
+        objective: &Objective<'_>,
+        dropout_seed: Option<u64>,
+        scratch: &mut Scratch<R>,
+        gradients: &mut Gradients<R>,
+    ) -> Result<f64, ModelError> {
         check(&self.plan, batch)?;
         let heads = self.plan.heads;
-        ModelError::length("label", batch.rows() * heads, batch.label.len())?;
-        ModelError::length("weight", batch.rows() * heads, weight.len())?;
+        objective.check(batch, heads)?;
         let dropout = match dropout_seed {
             Some(seed) => Dropout { seed, rate: self.config.dropout },
             None => Dropout::default(),
         };
         let (mut total, mut row) = (0.0, 0);
         while row < batch.rows() {
-            self.forward::<B>(batch, row, scratch, dropout);
+            self.forward::<B>(batch, row, objective.offsets(), scratch, dropout);
             let rows = scratch.chunk.rows.clone();
             let top_dropout = dropout.at(CHUNK_PLACE + row as u64);
             self.top::<B>(rows.len(), &mut scratch.top, top_dropout, &scratch.pool);
             let at = rows.start * heads..rows.end * heads;
-            let gradient = sized(&mut scratch.gradient.logits, rows.len() * heads);
-            total +=
-                loss::cross_entropy(&scratch.top.logits, &batch.label[at.clone()], &weight[at], gradient);
+            sized(&mut scratch.gradient.logits, rows.len() * heads);
             let Scratch { top, gradient, pool, .. } = scratch;
+            let (logits, label) = (&top.logits, &batch.label[at.clone()]);
+            let (weight, d_logits) = (&objective.weight[at], &mut gradient.logits);
+            total += loss::cross_entropy(logits, label, weight, d_logits);
+            if let Some(lists) = objective.lists_within(&rows) {
+                total += list::cross_entropy(lists, logits, label, weight, d_logits);
+            }
             self.top_backward::<B>(rows.len(), top, gradient, top_dropout, gradients, pool);
             self.backward::<B>(batch, scratch, dropout, gradients);
             row = rows.end;
@@ -116,8 +132,15 @@ impl<R: Real> Network<R> {
         Ok(total)
     }
 
-    fn chunk(&self, chunk: &mut Chunk, batch: &FeatureBatch, rows: std::ops::Range<usize>, limits: Limits) {
-        chunk.fill(&self.plan, batch, rows, limits);
+    fn chunk(
+        &self,
+        chunk: &mut Chunk,
+        batch: &FeatureBatch,
+        rows: std::ops::Range<usize>,
+        limits: Limits,
+        lists: &[u32],
+    ) {
+        chunk.fill(&self.plan, batch, rows, limits, lists);
     }
 
     /// One chunk from `row` on, up to the inputs of the top, with everything that the backward needs.
@@ -125,11 +148,12 @@ impl<R: Real> Network<R> {
         &self,
         batch: &FeatureBatch,
         row: usize,
+        lists: &[u32],
         scratch: &mut Scratch<R>,
         dropout: Dropout,
     ) {
         let Scratch { chunk, shards, top, pool, .. } = scratch;
-        self.chunk(chunk, batch, row..batch.rows(), Limits::CHUNK);
+        self.chunk(chunk, batch, row..batch.rows(), Limits::CHUNK, lists);
         let mut left = sized(&mut top.rows_major, chunk.rows.len() * self.plan.inputs);
         let ranges = chunk.shards(batch, self.plan.encoder.per_candidate);
         if shards.len() < ranges.len() {
@@ -161,7 +185,7 @@ impl<R: Real> Network<R> {
         while row < rows.end {
             at_least(&mut shard.pieces, shard.used + 1);
             let piece = &mut shard.pieces[shard.used];
-            self.chunk(&mut piece.chunk, batch, row..rows.end, Limits::PIECE);
+            self.chunk(&mut piece.chunk, batch, row..rows.end, Limits::PIECE, &[]);
             let end = piece.chunk.rows.end;
             let inputs =
                 &mut inputs[(row - rows.start) * self.plan.inputs..(end - rows.start) * self.plan.inputs];

@@ -3,13 +3,21 @@
 use std::collections::BTreeMap;
 
 use lately_features::Schema;
+use lately_model::Precision;
 use serde::{Deserialize, Serialize};
+
+use crate::dates::Zone;
+use crate::groups::{ListKind, ListSequence};
+use crate::weights::{Users, Weights};
 
 /// Column of the label-weight matrix that every row has, whatever followed.
 pub const IMPRESSION: &str = "impression";
 
 /// Label weights: head -> column -> weight. A column is an action type or [`IMPRESSION`].
 pub type LabelWeights = BTreeMap<String, BTreeMap<String, f64>>;
+
+/// Weights of users: categorical user feature -> value -> weight.
+pub type UserWeights = BTreeMap<String, BTreeMap<String, f64>>;
 
 /// Settings of training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,6 +45,26 @@ pub struct TrainConfig {
     /// Weight of row i in head h: M\[h, impression\] + sum over actions a of M\[h, a\] y_ia. The paper's matrix has no
     /// impression column, so that a row without action would weigh nothing; here it is 1 where it is not named.
     pub label_weights: LabelWeights,
+    /// A user's rows weigh the product of these over the named values that the user has. Default: none, all weigh 1.
+    pub user_weights: UserWeights,
+    /// Share of the rows without any head's action that an epoch keeps, drawn anew in each; every kept one weighs 1 /
+    /// this, so that predictions stay calibrated. Above 0 to 1. Default 1: all.
+    pub negative_rate: f64,
+    /// Strength of the term that orders each list by itself (softmax cross-entropy within it, [`mod@crate::groups`]), beside that
+    /// of single rows, in which a user's own rate counts too: 1 makes both equally strong. Default 0.
+    pub list_weight: f64,
+    /// Heads that it holds for. Default: none named, which means all.
+    pub list_heads: Vec<String>,
+    /// What a list is. Default `auto`.
+    pub list: ListKind,
+    /// Which sequence its rows see, in both terms. Default `start`.
+    pub list_sequence: ListSequence,
+    /// Most rows of a list; a longer one is cut in parts of about one size. All rows of a list stand in the same part
+    /// of a batch, so that a larger number costs memory and balance between threads. Default 64.
+    pub list_rows: usize,
+    /// Zone of the days that make lists. No key of `[train]`: the caller sets it to that of the data.
+    #[serde(skip)]
+    pub zone: Zone,
     /// Random time window: in an example, actions younger than T hours are hidden, T uniform in 0 to this. It keeps
     /// the feed diverse. Default 24, as in the paper; 0 turns it off.
     pub window_hours: f64,
@@ -48,9 +76,9 @@ pub struct TrainConfig {
     pub sequence_dropout: f64,
     /// Seed of weights, order, windows and dropout.
     pub seed: u64,
-    /// Parts into which a batch is cut for the threads. The gradient is their sum in fixed order, so that the result
-    /// depends on this number, but not on `threads`. Default 8.
-    pub shards: usize,
+    /// How matrices are multiplied: `f32`, or `bf16`, which is faster on a machine with AMX and holds gradients to 1e-2 of
+    /// the largest. Default f32.
+    pub precision: Precision,
     /// Worker threads. Default 2.
     pub threads: usize,
     /// Seconds between saves of the state from which a killed run goes on. Default 20.
@@ -70,11 +98,19 @@ impl Default for TrainConfig {
             weight_decay: 0.0,
             clip_norm: 10.0,
             label_weights: LabelWeights::new(),
+            user_weights: UserWeights::new(),
+            negative_rate: 1.0,
+            list_weight: 0.0,
+            list_heads: Vec::new(),
+            list: ListKind::Auto,
+            list_sequence: ListSequence::Start,
+            list_rows: 64,
+            zone: Zone::utc(),
             window_hours: 24.0,
             window_probability: 0.5,
             sequence_dropout: 0.05,
             seed: 1,
-            shards: 8,
+            precision: Precision::F32,
             threads: 2,
             save_seconds: 20,
         }
@@ -94,9 +130,14 @@ pub enum ConfigError {
         /// The allowed range in words.
         range: &'static str,
     },
-    /// A head of the matrix is not in the schema.
-    #[error("training: label_weights names the head `{0}`, which the schema does not have")]
-    UnknownHead(String),
+    /// A named head is not in the schema.
+    #[error("training: {key} names the head `{head}`, which the schema does not have")]
+    UnknownHead {
+        /// The key that names it.
+        key: &'static str,
+        /// Its name.
+        head: String,
+    },
     /// A column of the matrix is no action.
     #[error("training: label_weights.{head} names `{column}`, which is neither an action nor `{IMPRESSION}`")]
     UnknownColumn {
@@ -104,6 +145,30 @@ pub enum ConfigError {
         head: String,
         /// The column.
         column: String,
+    },
+    /// The schema has no such user feature.
+    #[error("training: user_weights names `{0}`, which is no categorical user feature")]
+    UnknownFeature(String),
+    /// The values of a feature cannot be told apart.
+    #[error(
+        "training: user_weights.{feature}: `{}` and `{}` share one bucket and cannot weigh differently: raise the \
+         feature's buckets or leave one out", .values[0], .values[1]
+    )]
+    SameBucket {
+        /// The feature.
+        feature: String,
+        /// The two values.
+        values: [String; 2],
+    },
+    /// A user's weight is negative or not finite.
+    #[error("training: user_weights.{feature}.{value} is {weight}: it must be 0 or more")]
+    UserWeight {
+        /// The feature.
+        feature: String,
+        /// Its value.
+        value: String,
+        /// The weight.
+        weight: f64,
     },
     /// A weight is negative or not finite.
     #[error("training: label_weights.{head}.{column} is {value}: it must be 0 or more")]
@@ -121,10 +186,10 @@ impl TrainConfig {
     /// Checks all ranges and, against the schema, all names.
     pub fn validate(&self, schema: &Schema) -> Result<(), ConfigError> {
         let share = "from 0 to 1";
+        let rate = self.negative_rate > 0.0 && self.negative_rate <= 1.0;
         for (name, value, good, range) in [
             ("epochs", f64::from(self.epochs), self.epochs > 0, "1 or more"),
             ("batch_rows", self.batch_rows as f64, self.batch_rows > 0, "1 or more"),
-            ("shards", self.shards as f64, (1..=256).contains(&self.shards), "1 to 256"),
             ("threads", self.threads as f64, (1..=256).contains(&self.threads), "1 to 256"),
             ("learning_rate", self.learning_rate, positive(self.learning_rate), "above 0"),
             ("warmup", self.warmup, is_share(self.warmup), share),
@@ -133,6 +198,9 @@ impl TrainConfig {
             ("beta2", self.beta2, (0.0..1.0).contains(&self.beta2), "from 0 to below 1"),
             ("weight_decay", self.weight_decay, is_share(self.weight_decay), share),
             ("clip_norm", self.clip_norm, self.clip_norm == 0.0 || positive(self.clip_norm), "0 or more"),
+            ("negative_rate", self.negative_rate, rate, "above 0, to 1"),
+            ("list_weight", self.list_weight, (0.0..=1e6).contains(&self.list_weight), "0 to 1,000,000"),
+            ("list_rows", self.list_rows as f64, (2..=4096).contains(&self.list_rows), "2 to 4,096"),
             ("window_hours", self.window_hours, (0.0..=87_600.0).contains(&self.window_hours), "0 to 87,600"),
             ("window_probability", self.window_probability, is_share(self.window_probability), share),
             ("sequence_dropout", self.sequence_dropout, is_share(self.sequence_dropout), share),
@@ -141,7 +209,25 @@ impl TrainConfig {
                 return Err(ConfigError::Range { name, value, range });
             }
         }
+        self.list_head_weights(schema)?;
+        Users::new(schema, &self.user_weights)?;
         Weights::new(schema, &self.label_weights).map(drop)
+    }
+
+    /// Whether rows are grouped in lists.
+    pub(crate) fn has_lists(&self) -> bool {
+        self.list_weight > 0.0
+    }
+
+    /// For each head the weight of the list term.
+    pub(crate) fn list_head_weights(&self, schema: &Schema) -> Result<Vec<f32>, ConfigError> {
+        let unknown = |name: &&String| !schema.heads.iter().any(|h| h.name == **name);
+        if let Some(head) = self.list_heads.iter().find(unknown) {
+            return Err(ConfigError::UnknownHead { key: "list_heads", head: head.clone() });
+        }
+        let meant = |name: &String| self.list_heads.is_empty() || self.list_heads.contains(name);
+        let weight = |name| if meant(name) { self.list_weight as f32 } else { 0.0 };
+        Ok(schema.heads.iter().map(|h| weight(&h.name)).collect())
     }
 }
 
@@ -153,64 +239,10 @@ fn is_share(x: f64) -> bool {
     (0.0..=1.0).contains(&x)
 }
 
-/// The label-weight matrix by position.
-#[derive(Debug, Clone)]
-pub(crate) struct Weights {
-    /// For each head the weight of the impression and those of the named actions.
-    heads: Vec<(f64, Vec<(u8, f64)>)>,
-}
-
-impl Weights {
-    pub(crate) fn new(schema: &Schema, matrix: &LabelWeights) -> Result<Self, ConfigError> {
-        if let Some(name) = matrix.keys().find(|name| !schema.heads.iter().any(|h| h.name == **name)) {
-            return Err(ConfigError::UnknownHead(name.clone()));
-        }
-        let mut heads = Vec::new();
-        for head in &schema.heads {
-            let (mut impression, mut actions) = (1.0, Vec::new());
-            for (column, value) in matrix.get(&head.name).into_iter().flatten() {
-                let (head, column, value) = (head.name.clone(), column.clone(), *value);
-                if !(value.is_finite() && value >= 0.0) {
-                    return Err(ConfigError::Weight { head, column, value });
-                }
-                match schema.action(&column) {
-                    _ if column == IMPRESSION => impression = value,
-                    Some(action) => actions.push((action, value)),
-                    None => return Err(ConfigError::UnknownColumn { head, column }),
-                }
-            }
-            heads.push((impression, actions));
-        }
-        Ok(Self { heads })
-    }
-
-    /// Weight of a row in each head, by the actions that followed it.
-    pub(crate) fn of(&self, observed: u64) -> impl Iterator<Item = f64> + '_ {
-        self.heads.iter().map(move |(impression, actions)| {
-            let followed = actions.iter().filter(|(action, _)| observed >> action & 1 == 1);
-            impression + followed.map(|(_, weight)| weight).sum::<f64>()
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::fixtures::schema;
-
-    #[test]
-    fn a_weight_is_that_of_the_impression_plus_those_of_what_followed() {
-        let matrix = |text: &str| serde_json::from_str::<LabelWeights>(text).unwrap();
-        let weights =
-            Weights::new(&schema(), &matrix(r#"{"save": {"impression": 0.5, "click": 2, "save": 10}}"#))
-                .unwrap();
-        assert_eq!(weights.of(0).collect::<Vec<_>>(), [1.0, 0.5, 1.0]);
-        assert_eq!(weights.of(0b0110).collect::<Vec<_>>(), [1.0, 12.5, 1.0]);
-        let refused = |text: &str| Weights::new(&schema(), &matrix(text)).unwrap_err().to_string();
-        assert!(refused(r#"{"saves": {}}"#).contains("`saves`"));
-        assert!(refused(r#"{"save": {"clack": 1}}"#).contains("`clack`"));
-        assert!(refused(r#"{"save": {"click": -1}}"#).contains("0 or more"));
-    }
 
     #[test]
     fn unknown_keys_and_bad_ranges_are_refused() {

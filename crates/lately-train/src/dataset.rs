@@ -185,11 +185,19 @@ fn content(features: &Features) -> u64 {
     xxh3_64(&words.flat_map(u32::to_le_bytes).collect::<Vec<_>>())
 }
 
-/// Appends a request, with the given tokens instead of its own, to a batch, labels included.
-pub(crate) fn push(batch: &mut FeatureBatch, dataset: &Dataset, request: &Request, tokens: &[Token]) {
-    let candidates = request.candidates.iter().map(|c| c.features.as_deref());
-    assemble(batch, &dataset.assembler, &request.context(), request.features.as_deref(), tokens, candidates);
-    for candidate in &request.candidates {
+/// Appends rows that are seen with one user part, that of `request` with other tokens and context, to a batch, labels
+/// included.
+pub(crate) fn push_rows<'a>(
+    batch: &mut FeatureBatch,
+    dataset: &Dataset,
+    request: &Request,
+    context: &RequestContext,
+    tokens: &[Token],
+    rows: impl Iterator<Item = &'a Candidate> + Clone,
+) {
+    let candidates = rows.clone().map(|c| c.features.as_deref());
+    assemble(batch, &dataset.assembler, context, request.features.as_deref(), tokens, candidates);
+    for candidate in rows {
         let labels = dataset.head_bits.iter().map(|bits| f32::from(u8::from(candidate.observed & bits != 0)));
         batch.label.extend(labels);
     }

@@ -24,8 +24,14 @@ pub enum DateError {
 }
 
 /// A time zone by its name in the tz database.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Zone(TimeZone);
+
+impl Default for Zone {
+    fn default() -> Self {
+        Self::utc()
+    }
+}
 
 impl Zone {
     /// UTC, the default.

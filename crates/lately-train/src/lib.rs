@@ -5,14 +5,17 @@
 //! makes item vectors from histories. Nothing here depends on the number of threads, nor on a clock but for pace.
 
 pub mod chunks;
+mod clock;
 pub mod config;
 pub mod dataset;
 pub mod dates;
 pub mod embed;
 pub mod eval;
+mod examples;
 #[cfg(test)]
 mod fixtures;
 pub mod gate;
+pub mod groups;
 pub mod join;
 mod known;
 mod labels;
@@ -28,7 +31,9 @@ pub mod scores;
 pub mod state;
 mod stats;
 pub mod table;
+mod team;
 pub mod trainer;
+mod weights;
 
 pub use chunks::Chunks;
 pub use config::TrainConfig;

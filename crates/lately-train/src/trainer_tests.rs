@@ -1,14 +1,17 @@
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use super::*;
 use crate::chunks::Chunks;
-use crate::dataset::Dataset;
+use crate::dataset::{Candidate, Dataset, Request};
 use crate::dates::Zone;
 use crate::fixtures::*;
 use crate::join::{JoinOptions, join};
 use crate::metrics::auc;
 use crate::predict::by_model;
-use lately_features::Event;
+use crate::random::Random;
+use lately_features::event::FeatureValues;
+use lately_features::{Event, FeatureValue, Features};
 use lately_model::Encoder;
 
 /// Items stand at +1 or -1 in their embedding; each user saved two items of one side, which nothing but the sequence
@@ -47,6 +50,21 @@ fn world(users: usize, seed: u64) -> Dataset {
     join(&schema(), log, JoinOptions::default()).unwrap()
 }
 
+/// The same users, but each item is a request of its own, a second apart.
+fn streams(users: usize, seed: u64) -> Dataset {
+    let mut d = world(users, seed);
+    let single = |r: &Request| {
+        let one = |(at, c): (usize, &Candidate)| Request {
+            time_ms: r.time_ms + 1000 * at as i64,
+            candidates: [c.clone()].into(),
+            ..r.clone()
+        };
+        r.candidates.iter().enumerate().map(one).collect::<Vec<_>>()
+    };
+    d.requests = d.requests.iter().flat_map(single).collect();
+    d
+}
+
 fn small(encoder: Encoder) -> ModelConfig {
     ModelConfig {
         encoder,
@@ -67,7 +85,6 @@ fn quick() -> TrainConfig {
         batch_rows: 64,
         learning_rate: 1e-2,
         window_hours: 0.01, // 36 s: tokens are 90 to 100 s old, so that it hides none
-        shards: 4,
         ..TrainConfig::default()
     }
 }
@@ -115,6 +132,91 @@ fn threads_do_not_change_a_bit() {
     assert_eq!(bits(&one.0, &one.1), bits(&two.0, &two.1));
     let other = run(&d, &small(Encoder::Transact), &TrainConfig { seed: 2, ..config(1) });
     assert_ne!(bits(&one.0, &one.1).1, bits(&other.0, &other.1).1);
+}
+
+#[test]
+fn lists_do_not_depend_on_threads_and_change_the_model() {
+    for d in [world(60, 3), streams(60, 3)] {
+        let config = |threads| TrainConfig { epochs: 2, threads, list_weight: 0.5, ..quick() };
+        let of = |config: &TrainConfig| {
+            let (model, report) = run(&d, &small(Encoder::Transact), config);
+            bits(&model, &report)
+        };
+        let one = of(&config(1));
+        assert!(one == of(&config(3)));
+        assert!(one != of(&TrainConfig { list_weight: 0.0, ..config(1) }));
+        assert!(
+            one == of(&TrainConfig {
+                list_heads: vec!["click".into(), "save".into(), "hide".into()],
+                ..config(1)
+            })
+        );
+        assert!(one != of(&TrainConfig { list_heads: vec!["save".into()], ..config(1) }));
+    }
+    let unknown = TrainConfig { list_heads: vec!["clack".into()], ..quick() };
+    assert!(unknown.validate(&schema()).unwrap_err().to_string().contains("`clack`"));
+}
+
+/// The order within a list is learned although only the list term is left and each list has its own rate.
+#[test]
+fn the_list_term_alone_learns_the_order_within_lists() {
+    let (past, future) = (streams(400, 1), streams(200, 2));
+    let nothing = r#"{"click": {"impression": 1e-6}, "save": {"impression": 0}, "hide": {"impression": 0}}"#;
+    let config = TrainConfig {
+        label_weights: serde_json::from_str(nothing).unwrap(),
+        list_weight: 1e6,
+        list_heads: vec!["click".into()],
+        ..quick()
+    };
+    let auc = click_auc(&run(&past, &small(Encoder::Transact), &config).0, &future);
+    assert!(auc > 0.75, "AUC {auc}");
+}
+
+#[test]
+fn dropped_negatives_leave_predictions_calibrated() {
+    let (past, future) = (world(400, 1), world(200, 2));
+    let calibration = |model: &Model| {
+        let slice = future.all();
+        let scores = by_model("m", &slice, &Chunks::of(&slice, &Zone::utc(), 4), model, 2).unwrap();
+        let clicks = scores.rows.iter().step_by(future.heads());
+        clicks.map(|z| 1.0 / (1.0 + f64::from(-z).exp())).sum::<f64>() / future.stats.positives[0] as f64
+    };
+    let (model, report) =
+        run(&past, &small(Encoder::Transact), &TrainConfig { negative_rate: 0.3, ..quick() });
+    let value = calibration(&model);
+    assert!((0.9..1.1).contains(&value), "predicted over observed {value}");
+    let all = run(&past, &small(Encoder::Transact), &quick()).1;
+    assert!(report.steps * 10 < all.steps * 8, "{} of {} steps", report.steps, all.steps);
+    let auc = click_auc(&model, &future);
+    assert!(auc > 0.78, "AUC {auc}");
+}
+
+#[test]
+fn users_of_weight_0_teach_nothing() {
+    let d = world(60, 3);
+    let mut levels = d.clone();
+    let none =
+        |text: &str| TrainConfig { user_weights: serde_json::from_str(text).unwrap(), epochs: 1, ..quick() };
+    let level = |name: &str| {
+        let values = FeatureValues::from([("level".to_owned(), FeatureValue::Text(name.to_owned()))]);
+        Some(Arc::new(Features::encode(&d.schema.user_features, &values).unwrap()))
+    };
+    for (at, request) in levels.requests.iter_mut().enumerate() {
+        request.features = level(if at % 2 == 0 { "high" } else { "low" });
+    }
+    let other = {
+        let mut d = levels.clone();
+        let odd = d.requests.iter_mut().skip(1).step_by(2);
+        odd.flat_map(|r| &mut r.candidates).for_each(|c| c.observed ^= 0b10); // click
+        d
+    };
+    let of = |d: &Dataset, config: &TrainConfig| {
+        let (model, report) = run(d, &small(Encoder::Transact), config);
+        bits(&model, &report).1
+    };
+    let config = none(r#"{"level": {"low": 0}}"#);
+    assert_eq!(of(&levels, &config), of(&other, &config));
+    assert_ne!(of(&levels, &none("{}")), of(&other, &none("{}")));
 }
 
 #[test]
@@ -184,8 +286,8 @@ fn normalisation_and_first_bias_come_from_the_rows_and_stay() {
         .collect();
     let mean = views.iter().sum::<f64>() / views.len() as f64;
     assert!((f64::from(model.normaliser().item_mean[0]) - mean).abs() < 1e-3);
-    let weights = Weights::new(&d.schema, &Default::default()).unwrap();
-    let fresh = start(&d.all(), &small(Encoder::None), &quick(), &weights).unwrap();
+    let (slice, config) = (d.all(), quick());
+    let fresh = start(&Examples::new(&slice, &config).unwrap(), &small(Encoder::None)).unwrap();
     assert_eq!(fresh.normaliser(), model.normaliser());
     let bias = &fresh.parameters().iter().find(|p| p.name == "heads.bias").unwrap().data;
     let rate = d.stats.positives[0] as f64 / d.stats.rows as f64;

@@ -9,6 +9,7 @@ use lately_model::ModelConfig;
 use lately_rank::RankConfig;
 use lately_store::StoreLimits;
 use lately_train::TrainConfig;
+use lately_train::dates::{DateError, Zone};
 use serde::Deserialize;
 
 /// Everything a project configures.
@@ -106,6 +107,14 @@ pub enum ConfigError {
         /// What is wrong.
         source: SchemaError,
     },
+    /// There is no such time zone.
+    #[error("{path}: [data] time_zone: {source}")]
+    Zone {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: DateError,
+    },
 }
 
 impl Config {
@@ -118,9 +127,11 @@ impl Config {
 
     /// Parses and checks a text; `path` is named in errors.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text)
+        let mut config: Self = toml::from_str(text)
             .map_err(|e| ConfigError::Parse { path: path.to_owned(), message: e.to_string() })?;
         config.schema.validate().map_err(|source| ConfigError::Schema { path: path.to_owned(), source })?;
+        config.train.zone = Zone::named(&config.data.time_zone)
+            .map_err(|source| ConfigError::Zone { path: path.to_owned(), source })?;
         Ok(config)
     }
 }

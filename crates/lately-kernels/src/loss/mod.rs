@@ -1,4 +1,6 @@
-//! Sigmoid and binary cross-entropy.
+//! Sigmoid and binary cross-entropy of rows; [`list`] holds the cross-entropy within lists.
+
+pub mod list;
 
 use crate::Real;
 

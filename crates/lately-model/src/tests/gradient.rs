@@ -1,12 +1,13 @@
 use lately_features::FeatureBatch;
 use lately_kernels::Real;
+use lately_kernels::loss::list::Lists;
 
 use super::world::{batch, small, tiny};
 use crate::backend::{Backend, Cpu, Scalar};
 use crate::config::{Encoder, Fusion, ModelConfig, Outputs, SequenceActions};
 use crate::network::Network;
 use crate::plan::{Plan, initial};
-use crate::{Gradients, Normaliser, Scratch};
+use crate::{Gradients, ModelError, Normaliser, Objective, Scratch};
 
 /// Requests with (tokens, candidates): several candidates, an empty history, one token, no candidate, a long history.
 const REQUESTS: &[(usize, usize)] = &[(3, 2), (0, 1), (1, 3), (2, 0), (5, 1), (0, 2), (8, 1)];
@@ -202,6 +203,90 @@ fn chunks_change_nothing() {
     for ((name, a, _), (_, b, _)) in gradients.iter().zip(sum.iter()) {
         assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-9 * (1.0 + b.abs())), "{name}");
     }
+}
+
+/// Loss and gradient with the list term in both heads, of relative weights 1.5 and 0.5.
+fn list_loss(
+    network: &Network<f64>,
+    b: &FeatureBatch,
+    offsets: &[u32],
+    seed: Option<u64>,
+) -> (f64, Gradients<f64>) {
+    let (weight, mut gradients) = (weights(b), Gradients::of(&network.parameters));
+    let lists = Lists { offsets, head_weight: &[1.5, 0.5], copies: &[] };
+    let objective = Objective { weight: &weight, lists: Some(lists) };
+    let mut scratch = Scratch::default();
+    let loss =
+        network.objective_and_gradient::<Cpu>(b, &objective, seed, &mut scratch, &mut gradients).unwrap();
+    (loss, gradients)
+}
+
+#[test]
+fn the_list_term_reaches_every_parameter() {
+    const STEP: f64 = 1e-6;
+    let mut network = network::<f64>(tiny());
+    let b = batch(&small(), REQUESTS, 8);
+    let lists = [0, 3, 6, 8, 10]; // across requests and within
+    let (with, gradients) = list_loss(&network, &b, &lists, Some(3));
+    assert!(with > loss::<Cpu>(&network, &b, Some(3)).0 + 0.1);
+    let gradients: Vec<Vec<f64>> = gradients.iter().map(|(_, g, _)| g.to_vec()).collect();
+    for (i, gradient) in gradients.iter().enumerate() {
+        let scale = gradient.iter().fold(1.0, |m: f64, g| m.max(g.abs()));
+        for j in (0..gradient.len()).step_by((gradient.len() / 4).max(1)) {
+            let kept = network.parameters[i].data[j];
+            let mut at = |step: f64| {
+                network.parameters[i].data[j] = kept + step;
+                list_loss(&network, &b, &lists, Some(3)).0
+            };
+            let expected = (at(STEP) - at(-STEP)) / (2.0 * STEP);
+            network.parameters[i].data[j] = kept;
+            let error = (gradient[j] - expected).abs() / scale;
+            assert!(error < 1e-6, "{}[{j}]: {} but {expected}", network.parameters[i].name, gradient[j]);
+        }
+    }
+}
+
+#[test]
+fn no_chunk_cuts_a_list() {
+    // 90 requests of 2 rows and 60 lists of 3: chunks of 128 rows would cut one. All must be as if computed alone.
+    let network = network::<f64>(tiny());
+    let requests: Vec<_> = (0..90).map(|i| (i % 4, 2)).collect();
+    let b = batch(&small(), &requests, 5);
+    let short: Vec<u32> = (0..=60).map(|i| 3 * i).collect();
+    let (mut total, gradients) = list_loss(&network, &b, &short, None);
+    let mut sum = Gradients::of(&network.parameters);
+    for group in 0..30u32 {
+        // 3 requests hold two lists.
+        let part = super::score::pick(&b, &[0, 1, 2].map(|r| 3 * group as usize + r), false);
+        let weight = &weights(&b)[12 * group as usize..][..12];
+        let lists = Lists { offsets: &[0, 3, 6], head_weight: &[1.5, 0.5], copies: &[] };
+        let objective = Objective { weight, lists: Some(lists) };
+        let scratch = &mut Scratch::default();
+        total -= network.objective_and_gradient::<Cpu>(&part, &objective, None, scratch, &mut sum).unwrap();
+    }
+    assert!(total.abs() < 1e-8, "{total}");
+    for ((name, a, _), (_, b, _)) in gradients.iter().zip(sum.iter()) {
+        assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-9 * (1.0 + b.abs())), "{name}");
+    }
+    // One list longer than a chunk is computed at once.
+    assert!(list_loss(&network, &b, &[0, 180], None).0.is_finite());
+}
+
+#[test]
+fn lists_that_do_not_cover_the_rows_are_refused() {
+    let network = network::<f64>(tiny());
+    let b = batch(&small(), &[(2, 2), (1, 1)], 1);
+    let weight = weights(&b);
+    let refused = |offsets: &[u32], head_weight: &[f32], copies: &[f32]| {
+        let objective = Objective { weight: &weight, lists: Some(Lists { offsets, head_weight, copies }) };
+        let (mut scratch, mut gradients) = (Scratch::default(), Gradients::of(&network.parameters));
+        network.objective_and_gradient::<Cpu>(&b, &objective, None, &mut scratch, &mut gradients).unwrap_err()
+    };
+    let length = |what, want, got| ModelError::Length { what, want, got };
+    assert_eq!(refused(&[0, 2], &[1.0; 2], &[]), length("list offsets", 3, 2));
+    assert_eq!(refused(&[0, 3], &[1.0], &[]), length("list head_weight", 2, 1));
+    assert_eq!(refused(&[0, 3], &[1.0; 2], &[1.0]), length("list copies", 3, 1));
+    assert!(matches!(refused(&[0, 2, 1, 3], &[1.0; 2], &[]), ModelError::Index { .. }));
 }
 
 #[test]

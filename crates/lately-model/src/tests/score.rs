@@ -10,7 +10,7 @@ pub(crate) fn one_request(b: &FeatureBatch, r: usize) -> FeatureBatch {
 }
 
 /// Some requests in another order, their candidates turned round on demand.
-fn pick(b: &FeatureBatch, requests: &[usize], turned: bool) -> FeatureBatch {
+pub(crate) fn pick(b: &FeatureBatch, requests: &[usize], turned: bool) -> FeatureBatch {
     let mut out = FeatureBatch::default();
     let rows = |list: &[u32], r: usize| list[r] as usize..list[r + 1] as usize;
     let (users, n) = (b.requests(), b.rows());

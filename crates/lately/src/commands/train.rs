@@ -70,13 +70,14 @@ fn parse_encoder(text: &str) -> Result<Encoder, String> {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let dir = DataDir::open(&args.days.data)?;
-    let range = args.days.range(&args.days.zone(&dir.config)?)?;
-    let dataset = rows(&dir, range)?;
+    let zone = args.days.zone(&dir.config)?;
+    let dataset = rows(&dir, args.days.range(&zone)?)?;
     let mut model = dir.config.model.clone();
     let mut train = dir.config.train.clone();
     model.encoder = args.encoder.unwrap_or(model.encoder);
     train.epochs = args.epochs.unwrap_or(train.epochs);
     train.seed = args.seed.unwrap_or(train.seed);
+    train.zone = zone;
     let alias = Some(args.alias.as_str()).filter(|alias| *alias != "-");
     let (version, trained) = train_and_publish(&dir, &dataset.all(), model, train, alias)?;
     if let Some(path) = &args.json {
