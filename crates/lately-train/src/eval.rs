@@ -91,7 +91,7 @@ pub fn evaluate(
     })
 }
 
-fn check(view: &View<'_>, scorers: &[Scores]) -> Result<(), EvalError> {
+pub(crate) fn check(view: &View<'_>, scorers: &[Scores]) -> Result<(), EvalError> {
     if view.rows == 0 {
         return Err(EvalError::Empty);
     }
@@ -111,21 +111,21 @@ fn check(view: &View<'_>, scorers: &[Scores]) -> Result<(), EvalError> {
 }
 
 /// The slice, numbered for evaluation.
-struct View<'a> {
+pub(crate) struct View<'a> {
     slice: &'a Slice<'a>,
     chunks: &'a Chunks,
     rows: usize,
-    heads: usize,
-    users: usize,
+    pub(crate) heads: usize,
+    pub(crate) users: usize,
     /// For each request its first row and its user's number in the evaluation.
     requests: Vec<(usize, u32)>,
 }
 
 /// For each chunk and head the positives in the top 3.
-type Hits = Vec<Vec<u32>>;
+pub(crate) type Hits = Vec<Vec<u32>>;
 
 impl<'a> View<'a> {
-    fn new(slice: &'a Slice<'a>, chunks: &'a Chunks) -> Self {
+    pub(crate) fn new(slice: &'a Slice<'a>, chunks: &'a Chunks) -> Self {
         let mut numbers = vec![u32::MAX; slice.dataset.users.len()];
         let (mut users, mut rows) = (0, 0);
         let mut requests = Vec::with_capacity(slice.requests.len());
@@ -154,7 +154,7 @@ impl<'a> View<'a> {
         rows.collect()
     }
 
-    fn hits(&self, scores: &Scores, seed: u64) -> Hits {
+    pub(crate) fn hits(&self, scores: &Scores, seed: u64) -> Hits {
         let column = scores.in_chunk.as_ref().unwrap_or(&scores.rows);
         let bits = &self.slice.dataset.head_bits;
         let of_chunk = |(at, chunk): (usize, &Chunk)| {
@@ -172,7 +172,13 @@ impl<'a> View<'a> {
     }
 
     /// One head within one group; `None` where the group has no rows.
-    fn cell(&self, head: usize, group: Group, scorers: &[Scores], ranked: &[Hits]) -> Option<Cell> {
+    pub(crate) fn cell(
+        &self,
+        head: usize,
+        group: Group,
+        scorers: &[Scores],
+        ranked: &[Hits],
+    ) -> Option<Cell> {
         let mut rows = Vec::new();
         for (request, (first, user)) in self.slice.iter().zip(&self.requests) {
             if group.holds(request) {
@@ -219,14 +225,15 @@ impl<'a> View<'a> {
     }
 }
 
-struct Cell {
-    head: usize,
-    group: Group,
-    rows: usize,
-    positives: usize,
-    chunks: usize,
-    random_hit_at_3: Option<f64>,
-    scorers: Vec<Prepared>,
+/// One head within one group of rows, ready for any weights of users.
+pub(crate) struct Cell {
+    pub(crate) head: usize,
+    pub(crate) group: Group,
+    pub(crate) rows: usize,
+    pub(crate) positives: usize,
+    pub(crate) chunks: usize,
+    pub(crate) random_hit_at_3: Option<f64>,
+    pub(crate) scorers: Vec<Prepared>,
 }
 
 impl Cell {
@@ -264,8 +271,9 @@ impl Cell {
     }
 }
 
-/// Resamples x cells x scorers.
-fn bootstrap(cells: &[Cell], users: usize, options: &EvalOptions) -> Vec<Vec<Vec<Metrics<f64>>>> {
+/// Resamples x cells x scorers. Resample k draws the same users for any cells over one slice, so that what was drawn
+/// in separate calls stays paired.
+pub(crate) fn bootstrap(cells: &[Cell], users: usize, options: &EvalOptions) -> Vec<Vec<Vec<Metrics<f64>>>> {
     let next = AtomicUsize::new(0);
     let work = || {
         let (mut done, mut weights) = (Vec::new(), vec![0u32; users]);
@@ -293,7 +301,7 @@ fn bootstrap(cells: &[Cell], users: usize, options: &EvalOptions) -> Vec<Vec<Vec
 }
 
 /// The value with percentiles of the defined samples; no interval where fewer than half of them are defined.
-fn interval(value: f64, drawn: &mut dyn Iterator<Item = f64>) -> Estimate {
+pub(crate) fn interval(value: f64, drawn: &mut dyn Iterator<Item = f64>) -> Estimate {
     let mut count = 0;
     let mut samples: Vec<f64> = drawn.inspect(|_| count += 1).filter(|x| x.is_finite()).collect();
     samples.sort_by(f64::total_cmp);

@@ -1,10 +1,10 @@
 //! Metrics of one scorer on one head and group of rows, weighted by user so that a bootstrap over users costs O(n) a
 //! resample: everything is sorted and summed by user once.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The five numbers, of any kind: a value, an interval, samples.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Metrics<T> {
     /// Area under the ROC curve over all pairs of rows; ties count half.
     pub auc: T,

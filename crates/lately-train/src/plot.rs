@@ -5,7 +5,7 @@ use plotters::prelude::*;
 use crate::eval::{EvalReport, Group, GroupReport};
 
 /// Colours that stay apart for colour-blind readers (Okabe and Ito 2008).
-const COLOURS: [RGBColor; 6] = [
+pub(crate) const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(230, 159, 0),
     RGBColor(0, 158, 115),
@@ -19,7 +19,7 @@ const GROUPS: [Group; 5] =
 /// Why a plot could not be drawn.
 #[derive(Debug, thiserror::Error)]
 #[error("the plot could not be drawn: {0}")]
-pub struct PlotError(String);
+pub struct PlotError(pub(crate) String);
 
 /// Draws the report as SVG text.
 pub fn auc_by_history(report: &EvalReport) -> Result<String, PlotError> {
@@ -42,8 +42,8 @@ pub fn auc_by_history(report: &EvalReport) -> Result<String, PlotError> {
     Ok(svg)
 }
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
-type DrawError<'a> = DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>;
+pub(crate) type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+pub(crate) type DrawError<'a> = DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>;
 
 fn panel<'a>(area: &Area<'a>, head: &str, groups: &[&GroupReport]) -> Result<(), DrawError<'a>> {
     let (low, high) = limits(groups);

@@ -1,6 +1,6 @@
 //! What an evaluation gives: values with intervals, by head, group of rows and scorer. Written as JSON as it stands.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::chunks::ChunkKind;
 use crate::dataset::Request;
@@ -19,7 +19,7 @@ pub struct Estimate {
 }
 
 /// The rows that are looked at together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Group {
     /// All rows.

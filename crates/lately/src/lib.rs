@@ -1,8 +1,9 @@
 //! Everything of the binary, as a library for its end-to-end tests: the command line ([`commands`]), configuration
 //! ([`config`]), the composition ([`wire_up`]), learning from a log ([`log_source`], [`learn`],
-//! [`retrain`]), importers ([`import`]),
+//! [`retrain`]), comparing configurations ([`ablate`]), importers ([`import`]),
 //! the synthetic world ([`world`]) and the demo ([`demo`]).
 
+pub mod ablate;
 pub mod commands;
 pub mod config;
 pub mod data_dir;

@@ -2,15 +2,18 @@
 //!
 //! A bench program is any example named `bench` or `bench_THING` of a crate of the workspace. It is called `store` for
 //! the example `bench` of `lately-store`, `store-THING` for `bench_THING`. How it writes its samples:
-//! `benchsuite/README.md`.
+//! `benchsuite/README.md`. `cargo xtask bench train` measures against a peer: [`train`].
 
 mod machine;
+mod peer;
 mod record;
+mod rounds;
+mod train;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use crate::bench::record::{Record, Series};
 use crate::error::TaskError;
@@ -19,6 +22,8 @@ use crate::workspace::{self, Package};
 /// Options of `bench`.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
+    #[command(subcommand)]
+    against: Option<Against>,
     /// The bench, such as `store`; all where none is given.
     name: Option<String>,
     /// Prints the benches.
@@ -32,6 +37,13 @@ pub(crate) struct Options {
     args: Vec<String>,
 }
 
+/// What is measured against a peer.
+#[derive(Debug, Subcommand)]
+enum Against {
+    /// A training step and that of the PyTorch module, in turn.
+    Train(train::Options),
+}
+
 /// One bench program.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Bench {
@@ -42,6 +54,9 @@ struct Bench {
 
 /// Runs the benches.
 pub(crate) fn run(options: &Options) -> Result<(), TaskError> {
+    if let Some(Against::Train(options)) = &options.against {
+        return train::run(options);
+    }
     let all = find(&workspace::packages()?);
     if options.list {
         all.iter().for_each(|b| println!("{:<16} {} --example {}", b.name, b.package, b.example));
@@ -62,10 +77,15 @@ pub(crate) fn run(options: &Options) -> Result<(), TaskError> {
         let record = measure(bench, &options.args)?;
         print!("{}", record.table());
         if !options.no_record {
-            println!("kept in {}", record.save(&workspace::root().join("benchsuite/runs"))?);
+            println!("kept in {}", record.save(&runs())?);
         }
     }
     Ok(())
+}
+
+/// Where runs are kept.
+fn runs() -> std::path::PathBuf {
+    workspace::root().join("benchsuite/runs")
 }
 
 /// The bench programs, by name.

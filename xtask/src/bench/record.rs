@@ -24,14 +24,25 @@ struct Line {
 /// The same with its spread.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Series {
-    name: String,
-    unit: String,
-    min: f64,
-    p10: f64,
-    median: f64,
-    p90: f64,
-    max: f64,
-    samples: Vec<f64>,
+    pub(super) name: String,
+    pub(super) unit: String,
+    pub(super) min: f64,
+    pub(super) p10: f64,
+    pub(super) median: f64,
+    pub(super) p90: f64,
+    pub(super) max: f64,
+    pub(super) samples: Vec<f64>,
+}
+
+impl Series {
+    /// Sorts out the spread; `samples` is not empty.
+    pub(super) fn new(name: String, unit: String, samples: Vec<f64>) -> Self {
+        let mut sorted = samples.clone();
+        sorted.sort_by(f64::total_cmp);
+        let at = |q| quantile(&sorted, q);
+        let (min, p10, median, p90, max) = (at(0.0), at(0.1), at(0.5), at(0.9), at(1.0));
+        Self { name, unit, min, p10, median, p90, max, samples }
+    }
 }
 
 /// Reads a line of the protocol.
@@ -43,19 +54,7 @@ pub(super) fn parse(line: &str) -> Result<Series, String> {
     if line.samples.is_empty() || line.samples.len() > MAX_SAMPLES {
         return Err(format!("`{}` has {} samples: write 1 to {MAX_SAMPLES}", line.name, line.samples.len()));
     }
-    let mut sorted = line.samples.clone();
-    sorted.sort_by(f64::total_cmp);
-    let at = |q| quantile(&sorted, q);
-    Ok(Series {
-        name: line.name,
-        unit: line.unit,
-        min: at(0.0),
-        p10: at(0.1),
-        median: at(0.5),
-        p90: at(0.9),
-        max: at(1.0),
-        samples: line.samples,
-    })
+    Ok(Series::new(line.name, line.unit, line.samples))
 }
 
 /// Linear between ranks, as numpy does by default. `sorted` is not empty.
@@ -79,6 +78,9 @@ pub(super) struct Record {
     dirty: bool,
     rustc: String,
     machine: Machine,
+    /// Where it was measured against a peer: who that was, and the ratios.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) comparison: Option<serde_json::Value>,
     pub(super) series: Vec<Series>,
 }
 
@@ -94,14 +96,20 @@ impl Record {
             dirty: !machine::line_of("git", &["status", "--porcelain"])?.is_empty(),
             rustc: machine::line_of("rustc", &["--version"])?,
             machine: machine::look()?,
+            comparison: None,
             series: Vec::new(),
         })
+    }
+
+    /// What was measured where, in a line.
+    pub(super) fn title(&self) -> String {
+        format!("{} on {}", self.bench, self.machine.summary())
     }
 
     /// For the terminal.
     pub(super) fn table(&self) -> String {
         let width = self.series.iter().map(|s| s.name.chars().count()).max().unwrap_or(0).max(4);
-        let mut text = format!("{} on {}\n", self.bench, self.machine.summary());
+        let mut text = format!("{}\n", self.title());
         text.push_str(&format!(
             "{:<width$} {:>12} {:>12} {:>12} {:>12} {:>5} unit\n",
             "name", "median", "min", "p10", "p90", "n"
@@ -130,7 +138,7 @@ impl Record {
 }
 
 /// Four significant digits, without an exponent.
-fn significant(x: f64) -> String {
+pub(super) fn significant(x: f64) -> String {
     let digits = if x == 0.0 { 0 } else { (3 - x.abs().log10().floor() as i32).clamp(0, 9) };
     format!("{x:.*}", digits as usize)
 }

@@ -18,7 +18,7 @@ use crate::learn::encoder_name;
 use crate::log_source;
 
 /// Rows of a chunk below which HIT@3 says nothing.
-const CHUNK_ROWS: usize = 4;
+pub(super) const CHUNK_ROWS: usize = 4;
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {

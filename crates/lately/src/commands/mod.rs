@@ -1,5 +1,6 @@
 //! One file a subcommand.
 
+mod ablate;
 mod demo;
 mod eval;
 mod import;
@@ -29,6 +30,8 @@ enum Command {
     Train(train::Args),
     /// Evaluate a model on a range of days.
     Eval(eval::Args),
+    /// Compare configurations of the model over several seeds.
+    Ablate(ablate::Args),
     /// Serve rankings over HTTP.
     Serve(serve::Args),
     /// Look at models: parity with the reference, the registry, aliases.
@@ -44,6 +47,7 @@ impl Cli {
             Command::Import(command) => import::run(&command),
             Command::Train(args) => train::run(&args),
             Command::Eval(args) => eval::run(&args),
+            Command::Ablate(args) => ablate::run(&args),
             Command::Serve(args) => serve::run(&args),
             Command::Model(command) => model::run(&command),
         }
