@@ -19,7 +19,7 @@ use lately_features::event::FeatureValues;
 use lately_features::{
     Action, Event, EventId, FeatureValue, Impression, ImpressionItem, Item, ItemId, RequestId, Schema, UserId,
 };
-use lately_model::{Model, ModelConfig, parity};
+use lately_model::{Model, ModelConfig, Precision, parity};
 use lately_train::trainer::{Control, Progress};
 use lately_train::{Dataset, JoinOptions, TrainConfig, join, train};
 use rand::{RngExt, SeedableRng};
@@ -89,7 +89,7 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<(), Failure> {
     let settings = settings(args)?;
     if let Some(file) = &args.parity {
-        agree(file)?;
+        agree(file, settings.precision)?;
     }
     let model = ModelConfig { compatibility: true, ..ModelConfig::default() };
     let schema = schema()?;
@@ -133,15 +133,15 @@ fn settings(args: &Args) -> Result<TrainConfig, Failure> {
 }
 
 /// Checks outputs and gradients, which are computed by the code that the steps below run.
-fn agree(file: &Path) -> Result<(), Failure> {
-    let report = parity::run(file)?;
+fn agree(file: &Path, precision: Precision) -> Result<(), Failure> {
+    let report = parity::run(file, precision)?;
     let name = file.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
     for (what, value) in
         [("TransAct output", report.transact), ("logits", report.logits), ("gradients", report.gradients)]
     {
         series(&format!("parity with `{name}`, {what}"), "relative difference", &[value]);
     }
-    if !report.holds() {
+    if !report.holds(precision) {
         return Err(format!("{} is out of bounds: {report:?}", file.display()).into());
     }
     Ok(())
