@@ -1,12 +1,13 @@
 //! Everything of the binary, as a library for its end-to-end tests: the command line ([`commands`]), configuration
-//! ([`config`]), the composition ([`wire_up`]), learning from a log ([`log_source`], [`learn`],
-//! [`retrain`]), importers ([`import`]),
+//! ([`config`]), the composition ([`wire_up`]), learning from a log ([`log_source`], [`embeddings`],
+//! [`learn`], [`retrain`]), importers ([`import`]),
 //! the synthetic world ([`world`]) and the demo ([`demo`]).
 
 pub mod commands;
 pub mod config;
 pub mod data_dir;
 pub mod demo;
+pub mod embeddings;
 pub mod import;
 mod interrupt;
 pub mod learn;
