@@ -1,7 +1,7 @@
 //! All that the ranking model sees, pure: no IO, no clock, no async.
 //!
 //! Read in this order: [`schema`] (what a project declares), [`event`] (what comes in), [`sequence`] (a person's
-//! latest actions), [`entity`] (items and users as the model sees them), [`mod@assemble`] (**the** function that
+//! latest actions), [`entity`] and [`vectors`] (items and users as the model sees them), [`mod@assemble`] (**the** function that
 //! serving, replay and training share) and [`batch`] (the flat arrays that the model takes). [`codec`] gives the
 //! bytes on disk.
 
@@ -13,6 +13,7 @@ pub mod event;
 pub mod id;
 pub mod schema;
 pub mod sequence;
+pub mod vectors;
 
 pub use assemble::{Assembler, RequestContext, Token, action_bit, assemble, tokens};
 pub use batch::FeatureBatch;
@@ -21,3 +22,4 @@ pub use event::{Action, Event, EventError, FeatureValue, Impression, ImpressionI
 pub use id::{EventId, IdError, ItemId, RequestId, UserId};
 pub use schema::{Schema, SchemaError};
 pub use sequence::{SequenceEntry, UserSequence};
+pub use vectors::{ItemVectors, VectorsError};

@@ -88,6 +88,19 @@ impl Manifest {
         }
         Err(CheckpointError::OtherSchema { model: self.schema_hash.clone(), serving })
     }
+
+    /// Refuses rows whose items have other vectors than the model was trained on; `present` is the rows' version,
+    /// empty for what items were sent with.
+    ///
+    /// # Errors
+    /// Where the versions differ.
+    pub fn check_embeddings(&self, present: &str) -> Result<(), CheckpointError> {
+        if present == self.embedding_version {
+            return Ok(());
+        }
+        let (model, present) = (self.embedding_version.clone(), present.to_owned());
+        Err(CheckpointError::OtherEmbeddings { model, present })
+    }
 }
 
 /// Why a checkpoint is refused.
@@ -136,6 +149,17 @@ pub enum CheckpointError {
         model: String,
         /// Hash of the present schema.
         serving: String,
+    },
+    /// It belongs to other item vectors.
+    #[error(
+        "the model was trained on the item vectors `{model}`, these rows have `{present}` (empty: what items were \
+         sent with): take rows with the model's, or train a model on these"
+    )]
+    OtherEmbeddings {
+        /// Version in the manifest.
+        model: String,
+        /// Version of the rows.
+        present: String,
     },
 }
 

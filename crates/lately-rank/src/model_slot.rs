@@ -71,7 +71,8 @@ pub enum SwapError {
     },
     /// Trained with other item embeddings.
     #[error(
-        "model {version} has the item embeddings `{model}`, this server `{server}`: train one with these"
+        "model {version} has the item embeddings `{model}`, this server `{server}` (empty: what items were sent with): \
+         restart the server to serve it with its own, or train one with the server's"
     )]
     Embeddings {
         /// Version.

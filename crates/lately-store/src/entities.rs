@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use lately_features::event::FeatureValues;
 use lately_features::schema::FeatureKind;
-use lately_features::{EntityTable, Event, Features, ItemId, Schema, UserId, codec};
+use lately_features::{EntityTable, Event, Features, ItemId, ItemVectors, Schema, UserId, codec};
 
 use crate::StoreError;
 use crate::engine::{Engine, damaged};
@@ -34,14 +34,21 @@ pub(crate) struct Counts {
 
 impl Entities {
     /// Reads all stored items and users.
-    pub(crate) fn load(engine: &Engine, schema: &Schema) -> Result<Self, StoreError> {
+    pub(crate) fn load(
+        engine: &Engine,
+        schema: &Schema,
+        vectors: Option<&ItemVectors>,
+    ) -> Result<Self, StoreError> {
         let (mut items, mut users, mut unfit) = (HashMap::new(), EntityTable::default(), 0);
         for guard in engine.items.iter() {
             let Event::Item(item) = entity(guard, "item")? else {
                 return Err(damaged("items holds another record"));
             };
-            let (features, fit) = encode_what_fits(&schema.item_features, &item.features);
+            let (mut features, fit) = encode_what_fits(&schema.item_features, &item.features);
             unfit += usize::from(!fit);
+            if let Some(vectors) = vectors {
+                vectors.put(&item.item, &mut features);
+            }
             items.insert(item.item, (Arc::new(features), item.active));
         }
         for guard in engine.users.iter() {

@@ -7,7 +7,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use fjall::{OwnedWriteBatch, UserKey, UserValue};
-use lately_features::{Action, Event, EventError, Features, ItemId, Schema, SequenceEntry, UserId, codec};
+use lately_features::{
+    Action, Event, EventError, Features, ItemId, ItemVectors, Schema, SequenceEntry, UserId, codec,
+};
 use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
 use crate::StoreError;
@@ -50,11 +52,12 @@ pub(crate) enum Effect {
 #[derive(Clone)]
 pub(crate) struct Preparer {
     pub(crate) schema: Arc<Schema>,
+    pub(crate) vectors: Option<Arc<ItemVectors>>,
 }
 
 impl Preparer {
-    pub(crate) fn new(schema: Arc<Schema>) -> Self {
-        Self { schema }
+    pub(crate) fn new(schema: Arc<Schema>, vectors: Option<Arc<ItemVectors>>) -> Self {
+        Self { schema, vectors }
     }
 
     /// `index` is the event's place in the caller's list, for the error.
@@ -75,7 +78,8 @@ impl Preparer {
             }
             Event::Impression(i) => Effect::Impression { user: i.user.clone(), request: i.request.hash64() },
             Event::Item(i) => {
-                let features = Features::encode(&self.schema.item_features, &i.features)?;
+                let vectors = self.vectors.as_deref();
+                let features = Features::encode_item(&self.schema, vectors, &i.item, &i.features)?;
                 Effect::Item { item: i.item.clone(), features: Arc::new(features), active: i.active }
             }
             Event::User(u) => {

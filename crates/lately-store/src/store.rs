@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use lately_features::codec;
 use lately_features::event::Forget;
-use lately_features::{Event, Features, ItemId, Schema, UserId, UserSequence};
+use lately_features::{Event, Features, ItemId, ItemVectors, Schema, UserId, UserSequence};
 
 use crate::engine::Engine;
 use crate::entities::Entities;
@@ -81,15 +81,28 @@ impl Store {
     /// types do not continue the stored ones; [`StoreError::Damaged`], [`StoreError::Record`] or
     /// [`StoreError::Engine`] where files are unreadable.
     pub fn open(dir: &Path, schema: Arc<Schema>, limits: StoreLimits) -> Result<Self, StoreError> {
+        Self::open_with_vectors(dir, schema, limits, None)
+    }
+
+    /// As [`Store::open`]; `item` and `active_items` then show items with their vectors of a table.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_with_vectors(
+        dir: &Path,
+        schema: Arc<Schema>,
+        limits: StoreLimits,
+        vectors: Option<Arc<ItemVectors>>,
+    ) -> Result<Self, StoreError> {
         let start = Instant::now();
         let engine = Engine::open(dir, &limits)?;
         let next = engine.next()?;
         let change = vocabulary::check(&engine, &schema)?;
-        let entities = Entities::load(&engine, &schema)?;
+        let entities = Entities::load(&engine, &schema, vectors.as_deref())?;
         let cap = usize::from(schema.sequence.stored);
         let sequences = SequenceCache::new(limits.sequence_cache_bytes, cap);
         let shared = Arc::new(Shared::new(engine, entities, sequences, next));
-        let preparer = Preparer::new(schema);
+        let preparer = Preparer::new(schema, vectors);
         let log = Log::start(shared.clone(), preparer.clone(), limits)?;
         let store = Self { preparer, shared, log };
         if change.rebuild {
@@ -181,6 +194,11 @@ impl Store {
     /// The schema that the store was opened with.
     pub fn schema(&self) -> &Arc<Schema> {
         &self.preparer.schema
+    }
+
+    /// The item vectors that the store was opened with.
+    pub fn item_vectors(&self) -> Option<&Arc<ItemVectors>> {
+        self.preparer.vectors.as_ref()
     }
 
     /// Counts for metrics.

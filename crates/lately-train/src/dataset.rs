@@ -57,6 +57,8 @@ impl Request {
 pub struct Dataset {
     /// The schema under which the rows were joined.
     pub schema: Arc<Schema>,
+    /// Version of the item vectors under which they were joined; empty where items have what they were sent with.
+    pub embedding_version: String,
     /// Users by their number.
     pub users: Vec<UserId>,
     /// Items by their number.

@@ -1,15 +1,40 @@
-//! Item vectors from the order in which people met items: truncated SVD of the shifted positive PMI matrix.
+//! Item vectors from what people did: three methods, and the versioned artifact that serving and training read.
 //!
-//! Levy and Goldberg, "Neural Word Embedding as Implicit Matrix Factorization" (2014), with the context-distribution
-//! smoothing and the symmetric U sqrt(S) of Levy, Goldberg and Dagan (2015). The SVD is the randomised subspace
-//! iteration of Halko, Martinsson and Tropp (2011), so that nothing dense of the size items x items exists.
+//! Read in this order: [`histories`] (what is taken from the log), [`ppmi`], [`item2vec`](mod@item2vec) and `residual`
+//! (the methods), `cold` (items without history), [`artifact`] (the bytes).
 
-use nalgebra::{DMatrix, SymmetricEigen};
+pub mod artifact;
+mod cold;
+pub mod histories;
+pub mod item2vec;
+pub mod ppmi;
+mod residual;
+mod sparse;
+mod svd;
 
-use crate::random::Random;
+use lately_features::batch::Layout;
+use lately_features::{Features, Schema};
+use serde::{Deserialize, Serialize};
+
+pub use artifact::{EmbeddingManifest, Table};
+pub use histories::Histories;
+pub use item2vec::item2vec;
+pub use ppmi::ppmi_svd;
+
+/// How vectors are learned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// Truncated SVD of the shifted positive PMI of items that people met near to each other.
+    Ppmi,
+    /// Skip-gram with negative sampling over the same histories.
+    Item2vec,
+    /// Factors of the outcomes less the rates of person and item: taste without exposure.
+    Residual,
+}
 
 /// How to make the vectors.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EmbedOptions {
     /// Length of a vector. Default 32.
     pub dim: usize,
@@ -33,175 +58,107 @@ impl Default for EmbedOptions {
     }
 }
 
-/// Extra columns of the random start (Halko et al. advise 5 to 10).
-const OVERSAMPLE: usize = 10;
-
-/// Vectors of `items` items, items x dim, row-major, from sequences of item numbers in order of time (each below
-/// `items`; larger ones are skipped). Scaled as a whole so that the root mean square length of the non-zero rows is
-/// 1. An item that is too rare has zeros, as has everything where nothing occurs together.
-pub fn ppmi_svd(sequences: &[Vec<u32>], items: usize, options: &EmbedOptions) -> Vec<f32> {
-    let matrix = ppmi(&pairs(sequences, items, options), items, options);
-    let mut out = vec![0f32; items * options.dim];
-    if matrix.columns.is_empty() || options.dim == 0 {
-        return out;
-    }
-    let rank = (options.dim + OVERSAMPLE).min(items);
-    let mut random = Random::of(options.seed, &[]);
-    // Blocks are items x rank and row-major: a sparse product then streams over whole rows.
-    let mut block: Vec<f64> = (0..items * rank).map(|_| random.normal()).collect();
-    let transposed = matrix.transposed(items);
-    block = matrix.times(&block, rank);
-    for _ in 0..options.iterations {
-        orthonormal(&mut block, rank);
-        block = transposed.times(&block, rank);
-        orthonormal(&mut block, rank);
-        block = matrix.times(&block, rank);
-    }
-    orthonormal(&mut block, rank);
-    // M ~ Q (Q^T M); with W = M^T Q, W^T W = Q^T M M^T Q has the squared singular values and rotates Q to U.
-    let w = transposed.times(&block, rank);
-    let eigen = SymmetricEigen::new(gram(&w, rank));
-    let mut order: Vec<usize> = (0..rank).collect();
-    order.sort_by(|a, b| eigen.eigenvalues[*b].total_cmp(&eigen.eigenvalues[*a]));
-    for (column, at) in order.iter().take(options.dim).enumerate() {
-        let root = eigen.eigenvalues[*at].max(0.0).sqrt().sqrt(); // sqrt of the singular value
-        let turn: Vec<f64> = (0..rank).map(|j| eigen.eigenvectors[(j, *at)]).collect();
-        for (item, row) in block.chunks_exact(rank).enumerate() {
-            let u: f64 = row.iter().zip(&turn).map(|(q, t)| q * t).sum();
-            out[item * options.dim + column] = (u * root) as f32;
-        }
-    }
-    for (item, row) in out.chunks_exact_mut(options.dim).enumerate() {
-        if matrix.starts[item] == matrix.starts[item + 1] {
-            row.fill(0.0); // rounding noise of items that occur with none
-        }
-    }
-    rescale(&mut out, options.dim);
-    out
+/// Why no vectors can be learned.
+#[derive(Debug, thiserror::Error)]
+pub enum EmbedError {
+    /// More meetings than memory is given for.
+    #[error("the range holds more than {0} meetings of people and items: learn from fewer days")]
+    TooLarge(usize),
+    /// Nothing occurs often enough, or nothing occurs together.
+    #[error("no item has a history to learn from: widen the range of days, or lower min_count")]
+    NoHistory,
+    /// There is nothing to tell taste from.
+    #[error(
+        "all outcomes are alike: `residual` needs items that were shown and not wanted; \
+         log impressions or a neutral action, or take `ppmi` or `item2vec`"
+    )]
+    NoContrast,
+    /// More numbers than the schema's item embedding has.
+    #[error("vectors of {got} numbers do not fit into the schema's item embedding of {most}: ask for fewer")]
+    Dim {
+        /// What was asked for.
+        got: usize,
+        /// The schema's.
+        most: usize,
+    },
 }
 
-/// (smaller item, larger item, count), sorted.
-fn pairs(sequences: &[Vec<u32>], items: usize, options: &EmbedOptions) -> Vec<(u32, u32, f64)> {
+/// Learns the vectors of all items that have a history, and how to predict those of the others from their features.
+/// A vector is as long as the schema's item embedding; beyond `options.dim` it holds zeros.
+///
+/// # Errors
+/// Any [`EmbedError`] but `TooLarge`.
+pub fn learn(
+    histories: &mut Histories,
+    schema: &Schema,
+    method: Method,
+    options: &EmbedOptions,
+) -> Result<Table, EmbedError> {
+    let most = schema.item_embedding_dim();
+    if options.dim > most || options.dim == 0 {
+        return Err(EmbedError::Dim { got: options.dim, most });
+    }
+    let items = histories.items().len();
+    let learned = match method {
+        Method::Ppmi => ppmi_svd(&histories.sequences(), items, options),
+        Method::Item2vec => item2vec(&histories.sequences(), items, options),
+        Method::Residual => {
+            let outcomes = histories.outcomes();
+            if outcomes.is_empty() {
+                return Err(EmbedError::NoHistory);
+            }
+            residual::residual_factors(&outcomes, (histories.counts().0, items), options)?
+        }
+    };
+    let mut table = Table::default();
+    let mut known: Vec<(&Features, usize)> = Vec::new();
+    for (item, row) in learned.chunks_exact(options.dim).enumerate() {
+        if row.iter().any(|x| *x != 0.0) {
+            known.extend(histories.features(item).map(|f| (f, table.items.len())));
+            table.items.push(histories.items()[item].clone());
+            table.values.extend(row);
+            table.values.resize(table.items.len() * most, 0.0);
+        }
+    }
+    if table.items.is_empty() {
+        return Err(EmbedError::NoHistory);
+    }
+    table.cold = cold_items(schema, &known, &table.values, most);
+    Ok(table)
+}
+
+/// `None` where the schema has no feature to predict from, or no item with a vector has any.
+fn cold_items(
+    schema: &Schema,
+    known: &[(&Features, usize)],
+    values: &[f32],
+    dim: usize,
+) -> Option<lately_features::vectors::ColdItems> {
+    let layout = Layout::of(&schema.item_features);
+    if known.is_empty() || layout.categorical_width + layout.numeric_width == 0 {
+        return None;
+    }
+    let (features, rows): (Vec<&Features>, Vec<usize>) = known.iter().copied().unzip();
+    let wanted: Vec<f32> = rows.iter().flat_map(|row| &values[row * dim..][..dim]).copied().collect();
+    Some(cold::fit(&layout, &features, &wanted, dim))
+}
+
+/// The histories without items that occur fewer than `min_count` times over all of them. They are taken out before
+/// a window is laid, so that it reaches over them.
+fn frequent(sequences: &[Vec<u32>], items: usize, min_count: u32) -> impl Iterator<Item = Vec<u32>> + '_ {
     let mut counts = vec![0u32; items];
     for item in sequences.iter().flatten().filter(|i| (**i as usize) < items) {
         counts[*item as usize] += 1;
     }
-    let frequent = |item: &&u32| counts.get(**item as usize).is_some_and(|n| *n >= options.min_count);
-    let mut all = Vec::<u64>::new();
-    for sequence in sequences {
-        // Rare items are taken out before the window is laid, so that it reaches over them.
-        let kept: Vec<u32> = sequence.iter().filter(frequent).copied().collect();
-        for (at, a) in kept.iter().enumerate() {
-            for b in kept[at + 1..].iter().take(options.window).filter(|b| *b != a) {
-                all.push(u64::from(*a.min(b)) << 32 | u64::from(*a.max(b)));
-            }
-        }
-    }
-    all.sort_unstable();
-    let runs = all.chunk_by(|a, b| a == b);
-    runs.map(|run| ((run[0] >> 32) as u32, run[0] as u32, run.len() as f64)).collect()
+    let kept = move |item: &&u32| counts.get(**item as usize).is_some_and(|n| *n >= min_count);
+    sequences.iter().map(move |sequence| sequence.iter().filter(&kept).copied().collect())
 }
 
-/// Rows of (column, value), compressed.
-struct Sparse {
-    starts: Vec<usize>,
-    columns: Vec<u32>,
-    values: Vec<f64>,
-}
-
-impl Sparse {
-    fn build(mut entries: Vec<(u32, u32, f64)>, rows: usize) -> Self {
-        entries.sort_unstable_by_key(|(row, column, _)| (*row, *column));
-        let mut starts = vec![0; rows + 1];
-        for (row, ..) in &entries {
-            starts[*row as usize + 1] += 1;
-        }
-        for row in 0..rows {
-            starts[row + 1] += starts[row];
-        }
-        let (columns, values) = entries.into_iter().map(|(_, column, value)| (column, value)).unzip();
-        Self { starts, columns, values }
-    }
-
-    fn transposed(&self, rows: usize) -> Self {
-        let of_row = |row: usize| (self.starts[row]..self.starts[row + 1]).map(move |at| (row, at));
-        let entries = (0..rows).flat_map(of_row);
-        Self::build(entries.map(|(row, at)| (self.columns[at], row as u32, self.values[at])).collect(), rows)
-    }
-
-    /// The product with a block of `width` columns, row-major.
-    fn times(&self, block: &[f64], width: usize) -> Vec<f64> {
-        let mut out = vec![0.0; block.len()];
-        for (row, sum) in out.chunks_exact_mut(width).enumerate() {
-            for at in self.starts[row]..self.starts[row + 1] {
-                let from = &block[self.columns[at] as usize * width..][..width];
-                let value = self.values[at];
-                sum.iter_mut().zip(from).for_each(|(s, x)| *s += value * x);
-            }
-        }
-        out
-    }
-}
-
-/// max(0, ln(P(a,b) / (P(a) P_smooth(b))) - shift) of each pair and both directions.
-fn ppmi(pairs: &[(u32, u32, f64)], items: usize, options: &EmbedOptions) -> Sparse {
-    let mut sums = vec![0f64; items];
-    for (a, b, n) in pairs {
-        sums[*a as usize] += n;
-        sums[*b as usize] += n;
-    }
-    let smooth: Vec<f64> = sums.iter().map(|n| n.powf(options.smoothing)).collect();
-    let total: f64 = smooth.iter().sum();
-    let mut entries = Vec::with_capacity(2 * pairs.len());
-    for (a, b, n) in pairs {
-        for (word, context) in [(*a, *b), (*b, *a)] {
-            let pmi = (n * total / (sums[word as usize] * smooth[context as usize])).ln() - options.shift;
-            if pmi > 0.0 {
-                entries.push((word, context, pmi));
-            }
-        }
-    }
-    Sparse::build(entries, items)
-}
-
-/// Block^T Block, rank x rank.
-fn gram(block: &[f64], rank: usize) -> DMatrix<f64> {
-    let mut out = DMatrix::<f64>::zeros(rank, rank);
-    for row in block.chunks_exact(rank) {
-        for i in 0..rank {
-            let x = row[i];
-            if x != 0.0 {
-                let column = &mut out.as_mut_slice()[i * rank..][..rank];
-                column.iter_mut().zip(row).for_each(|(s, y)| *s += x * y);
-            }
-        }
-    }
-    out
-}
-
-/// Makes the columns orthonormal by the eigenvectors of the Gram matrix, twice: once loses half of the digits where
-/// the columns are nearly dependent, the second pass restores them. Directions without length become zero.
-fn orthonormal(block: &mut [f64], rank: usize) {
-    for _ in 0..2 {
-        let eigen = SymmetricEigen::new(gram(block, rank));
-        let largest = eigen.eigenvalues.iter().fold(0f64, |a, b| a.max(*b));
-        let mut turn = eigen.eigenvectors;
-        for (j, value) in eigen.eigenvalues.iter().enumerate() {
-            let scale = if *value > 1e-14 * largest { value.sqrt().recip() } else { 0.0 };
-            turn.column_mut(j).scale_mut(scale);
-        }
-        let mut turned = vec![0.0; rank];
-        for row in block.chunks_exact_mut(rank) {
-            for (j, out) in turned.iter_mut().enumerate() {
-                let column = &turn.as_slice()[j * rank..][..rank];
-                *out = row.iter().zip(column).map(|(x, t)| x * t).sum();
-            }
-            row.copy_from_slice(&turned);
-        }
-    }
-}
-
+/// Brings the root mean square length of the rows that are not zero to 1.
 fn rescale(out: &mut [f32], dim: usize) {
+    if dim == 0 {
+        return;
+    }
     let rows = out.chunks_exact(dim).filter(|row| row.iter().any(|x| *x != 0.0)).count();
     let squares: f64 = out.iter().map(|x| f64::from(*x).powi(2)).sum();
     if rows > 0 && squares > 0.0 {
@@ -212,7 +169,12 @@ fn rescale(out: &mut [f32], dim: usize) {
 
 #[cfg(test)]
 mod tests {
+    use lately_features::{Event, ItemId, ItemVectors};
+
     use super::*;
+    use crate::dates::DateRange;
+    use crate::fixtures::{action, impression, item, schema};
+    use crate::random::Random;
 
     fn cosine(a: &[f32], b: &[f32]) -> f64 {
         let dot = |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(x, y)| f64::from(x * y)).sum() };
@@ -220,7 +182,7 @@ mod tests {
     }
 
     /// Users who stay in one of four groups of ten items most of the time.
-    fn planted() -> Vec<Vec<u32>> {
+    pub(super) fn planted() -> Vec<Vec<u32>> {
         let mut random = Random::of(5, &[]);
         let user = |u: usize, random: &mut Random| {
             let step = |random: &mut Random| match random.uniform() < 0.9 {
@@ -232,11 +194,9 @@ mod tests {
         (0..200).map(|u| user(u, &mut random)).collect()
     }
 
-    #[test]
-    fn items_of_one_group_stand_together() {
-        let options = EmbedOptions { dim: 8, ..EmbedOptions::default() };
-        let vectors = ppmi_svd(&planted(), 41, &options);
-        let row = |i: usize| &vectors[i * 8..][..8];
+    /// Mean cosine of the first 40 vectors within and across the groups of [`planted`].
+    pub(super) fn near_and_far(vectors: &[f32], dim: usize) -> (f64, f64) {
+        let row = |i: usize| &vectors[i * dim..][..dim];
         let (mut inside, mut across) = (Vec::new(), Vec::new());
         for a in 0..40 {
             for b in 0..a {
@@ -244,42 +204,80 @@ mod tests {
             }
         }
         let mean = |list: &[f64]| list.iter().sum::<f64>() / list.len() as f64;
-        assert!(mean(&inside) > mean(&across) + 0.4, "{} against {}", mean(&inside), mean(&across));
-        assert!(row(40).iter().all(|x| *x == 0.0), "an item without history has zeros");
-        let squares: f64 = vectors.iter().map(|x| f64::from(*x).powi(2)).sum();
-        assert!((squares / 40.0 - 1.0).abs() < 1e-5);
-        assert_eq!(vectors, ppmi_svd(&planted(), 41, &options), "the same seed gives the same vectors");
+        (mean(&inside), mean(&across))
     }
 
-    #[test]
-    fn the_svd_is_that_of_the_dense_matrix() {
-        let options = EmbedOptions { dim: 6, iterations: 8, ..EmbedOptions::default() };
-        let matrix = ppmi(&pairs(&planted(), 40, &options), 40, &options);
-        let mut dense = DMatrix::<f64>::zeros(40, 40);
-        for row in 0..40 {
-            for at in matrix.starts[row]..matrix.starts[row + 1] {
-                dense[(row, matrix.columns[at] as usize)] = matrix.values[at];
+    /// The planted histories as a log: shown in lists of five, the item of the own group is saved. Items of the first
+    /// two groups have fewer than 100 views, the others more.
+    fn log() -> Vec<Event> {
+        let mut events: Vec<Event> = (0..45)
+            .map(|i| item(&format!("i{i}"), [9.0; 4], if i % 40 < 20 { 50.0 } else { 150.0 }))
+            .collect();
+        for (u, history) in planted().iter().enumerate() {
+            for (n, items) in history.chunks(5).enumerate() {
+                let (user, request) = (format!("u{u}"), format!("r{u}.{n}"));
+                let mut ids: Vec<String> = items.iter().map(|i| format!("i{i}")).collect();
+                ids.sort();
+                ids.dedup();
+                let shown: Vec<&str> = ids.iter().map(String::as_str).collect();
+                let at = (u * 100 + n) as i64;
+                events.push(Event::Impression(impression(&request, &user, &shown, at)));
+                for item in items {
+                    let name = if (*item as usize) / 10 == u % 4 { "save" } else { "seen" };
+                    events.push(action(&user, &format!("i{item}"), name, at, &request));
+                }
             }
         }
-        let svd = dense.svd(true, false);
-        let u = svd.u.unwrap();
-        let got = ppmi_svd(&planted(), 40, &options);
-        // The products of rows do not depend on the signs of the columns.
-        let want = |a: usize, b: usize| -> f64 {
-            (0..6).map(|k| u[(a, k)] * u[(b, k)] * svd.singular_values[k]).sum()
-        };
-        let scale = 40.0 / (0..40).map(|a| want(a, a)).sum::<f64>();
-        for (a, b) in [(0, 1), (0, 0), (7, 33), (20, 25)] {
-            let dot: f64 = (0..6).map(|k| f64::from(got[a * 6 + k] * got[b * 6 + k])).sum();
-            assert!((dot - want(a, b) * scale).abs() < 1e-3, "{a} {b}: {dot} {}", want(a, b) * scale);
+        events
+    }
+
+    fn learned(method: Method, dim: usize) -> Result<Table, EmbedError> {
+        let mut histories = Histories::new(&schema(), DateRange::ALL, Histories::LIMIT);
+        for (offset, event) in (0..).zip(&log()) {
+            histories.push(offset, event)?;
+        }
+        learn(&mut histories, &schema(), method, &EmbedOptions { dim, ..EmbedOptions::default() })
+    }
+
+    #[test]
+    fn each_method_tells_the_groups_apart_in_a_log() {
+        for method in [Method::Ppmi, Method::Item2vec, Method::Residual] {
+            let table = learned(method, 4).unwrap();
+            assert_eq!(table.items.len(), 40);
+            let mut vectors = vec![0.0; 160];
+            for (row, id) in table.items.iter().enumerate() {
+                let item: usize = id.as_str()[1..].parse().unwrap();
+                vectors[item * 4..][..4].copy_from_slice(&table.values[row * 4..][..4]);
+            }
+            let (inside, across) = near_and_far(&vectors, 4);
+            assert!(inside > across + 0.4, "{method:?}: {inside} against {across}");
         }
     }
 
     #[test]
-    fn nothing_together_gives_zeros() {
-        assert_eq!(
-            ppmi_svd(&[vec![0], vec![1, 9]], 2, &EmbedOptions { dim: 2, ..Default::default() }),
-            [0.0; 4]
-        );
+    fn a_shorter_vector_is_padded_and_a_longer_one_refused() {
+        let table = learned(Method::Ppmi, 3).unwrap();
+        assert!(table.values.chunks_exact(4).all(|row| row[3] == 0.0 && row[0] != 0.0));
+        assert!(matches!(learned(Method::Ppmi, 5), Err(EmbedError::Dim { got: 5, most: 4 })));
+    }
+
+    #[test]
+    fn a_cold_item_stands_with_those_of_like_features() {
+        let table = learned(Method::Ppmi, 4).unwrap();
+        let vectors = ItemVectors::new(&schema(), "v", table.items, table.values, table.cold).unwrap();
+        let of = |id: &str, views: f64| {
+            let Event::Item(e) = item(id, [9.0; 4], views) else { panic!("not an item") };
+            Features::encode_item(&schema(), Some(&vectors), &e.item, &e.features).unwrap().embedding
+        };
+        let mean = |groups: std::ops::Range<usize>| {
+            let mut sum = [0f32; 4];
+            for i in groups {
+                let own = vectors.get(&ItemId::new(format!("i{i}")).unwrap()).unwrap();
+                sum.iter_mut().zip(own).for_each(|(s, x)| *s += x);
+            }
+            sum
+        };
+        let (few, many) = (of("cold", 50.0), of("cold", 150.0));
+        assert!(cosine(&few, &mean(0..20)) > 0.9 && cosine(&many, &mean(20..40)) > 0.9);
     }
 }

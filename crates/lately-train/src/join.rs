@@ -15,8 +15,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use lately_features::{
-    Action, Assembler, Event, EventError, Features, Impression, ItemId, Schema, SequenceEntry, Token, UserId,
-    UserSequence, tokens,
+    Action, Assembler, Event, EventError, Features, Impression, ItemId, ItemVectors, Schema, SequenceEntry,
+    Token, UserId, UserSequence, tokens,
 };
 use lately_store::{Store, StoreError};
 
@@ -43,11 +43,20 @@ pub struct JoinOptions {
     pub max_rows: usize,
     /// Most tokens in memory, 24 bytes each. Default 100 million.
     pub max_tokens: usize,
+    /// Table that gives all items their vectors, past rows included: the one that the model is to be served with.
+    /// Default: none, each item has what it was sent with.
+    pub vectors: Option<Arc<ItemVectors>>,
 }
 
 impl Default for JoinOptions {
     fn default() -> Self {
-        Self { range: DateRange::ALL, slack: 1_024, max_rows: 20_000_000, max_tokens: 100_000_000 }
+        Self {
+            range: DateRange::ALL,
+            slack: 1_024,
+            max_rows: 20_000_000,
+            max_tokens: 100_000_000,
+            vectors: None,
+        }
     }
 }
 
@@ -181,7 +190,8 @@ impl Joiner {
             Event::Impression(e) => self.impression(offset, &e)?,
             Event::Item(e) => {
                 let item = self.item(&e.item);
-                let encoded = Features::encode(&self.schema.item_features, &e.features);
+                let vectors = self.options.vectors.as_deref();
+                let encoded = Features::encode_item(&self.schema, vectors, &e.item, &e.features);
                 keep(&mut self.stats, encoded, &mut self.item_features[item as usize], offset);
             }
             Event::User(e) => {
@@ -344,8 +354,10 @@ impl Joiner {
         self.stats.forgotten = (index - self.requests.len()) as u64;
         self.requests.sort_by_key(|r| (r.time_ms, r.offset));
         let head_bits = head_bits(&self.schema);
+        let embedding_version = self.options.vectors.map(|v| v.version().to_owned()).unwrap_or_default();
         let mut dataset = Dataset {
             schema: self.schema,
+            embedding_version,
             users: self.users.list,
             items: self.items.list,
             requests: self.requests,

@@ -210,3 +210,26 @@ fn every_action_is_observed_so_that_label_weights_can_name_it() {
     assert_eq!(d.requests[0].candidates[0].observed, 0b101);
     assert_eq!(labels(&d, 0, 0), [false, true, false]);
 }
+
+#[test]
+fn a_table_gives_vectors_to_past_rows_and_tokens_alike() {
+    let id = |text: &str| lately_features::ItemId::new(text).unwrap();
+    let table = vec![7.0, 7.0, 7.0, 7.0];
+    let vectors = lately_features::ItemVectors::new(&schema(), "v7", vec![id("a")], table, None).unwrap();
+    let log = || {
+        vec![
+            item("a", [1.0; 4], 1.0),
+            item("b", [2.0; 4], 2.0),
+            action("u", "a", "seen", 1, ""),
+            Event::Impression(impression("r", "u", &["a", "b", "z"], 10)),
+        ]
+    };
+    let options = JoinOptions { vectors: Some(Arc::new(vectors)), ..JoinOptions::default() };
+    let (with, without) = (joined(log(), options), dataset(log()));
+    let shown = |d: &Dataset, c: usize| d.requests[0].candidates[c].features.clone().map(|f| f.embedding[0]);
+    assert_eq!([0, 1, 2].map(|c| shown(&with, c)), [Some(7.0), Some(0.0), None]);
+    assert_eq!(with.requests[0].tokens[0].item.as_ref().unwrap().embedding[..], [7.0; 4]);
+    assert_eq!([0, 1, 2].map(|c| shown(&without, c)), [Some(1.0), Some(2.0), None]);
+    assert_eq!((with.embedding_version.as_str(), without.embedding_version.as_str()), ("v7", ""));
+    assert_ne!(with.all().fingerprint(), without.all().fingerprint());
+}

@@ -1,11 +1,12 @@
-//! A data directory: `lately.toml`, `store/` (the log and what is projected from it) and `registry/` (models).
+//! A data directory: `lately.toml`, `store/` (the log and what is projected from it), `registry/`
+//! (models) and `embeddings/` (tables of item vectors).
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use lately_features::Schema;
+use lately_features::{ItemVectors, Schema};
 use lately_store::{Registry, Store, StoreError};
 
 use crate::config::Config;
@@ -44,14 +45,20 @@ impl DataDir {
         Ok(Self { path: path.to_owned(), schema: Arc::new(config.schema.clone()), config })
     }
 
-    /// Opens the log and what is projected from it; one process at a time can.
+    /// Opens the log and what is projected from it; one process at a time can. Items have what they were sent with.
     pub fn store(&self) -> Result<Store> {
-        self.open_store().with_context(|| format!("cannot open the store of {}", self.path.display()))
+        self.store_with(None)
     }
 
-    /// As [`DataDir::store`], with the store's own error.
-    pub(crate) fn open_store(&self) -> Result<Store, StoreError> {
-        Store::open(&self.path.join("store"), Arc::clone(&self.schema), self.config.store.clone())
+    /// As [`DataDir::store`], with the item vectors of a table.
+    pub(crate) fn store_with(&self, vectors: Option<Arc<ItemVectors>>) -> Result<Store> {
+        self.open_store(vectors).with_context(|| format!("cannot open the store of {}", self.path.display()))
+    }
+
+    /// As [`DataDir::store_with`], with the store's own error.
+    pub(crate) fn open_store(&self, vectors: Option<Arc<ItemVectors>>) -> Result<Store, StoreError> {
+        let (path, schema) = (self.path.join("store"), Arc::clone(&self.schema));
+        Store::open_with_vectors(&path, schema, self.config.store.clone(), vectors)
     }
 
     /// Opens the models; any number of processes can.

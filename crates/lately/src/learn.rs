@@ -66,6 +66,7 @@ pub fn learn(slice: &Slice<'_>, plan: &Plan<'_>, bar: bool) -> Result<Trained> {
     let mut manifest = Manifest::new(&model, schema, plan.train.seed);
     let times = slice.iter().map(|r| r.time_ms);
     manifest.data_range_ms = times.clone().min().zip(times.max());
+    manifest.embedding_version = slice.dataset.embedding_version.clone();
     manifest.parent = plan.parent.as_ref().map(Version::to_string);
     let metrics = [
         ("rows", slice.rows() as f64),

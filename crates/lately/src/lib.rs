@@ -1,6 +1,6 @@
 //! Everything of the binary, as a library for its end-to-end tests: the command line ([`commands`]), configuration
-//! ([`config`]), the composition ([`wire_up`]), learning from a log ([`log_source`], [`learn`],
-//! [`retrain`]), comparing configurations ([`ablate`]), importers ([`import`]),
+//! ([`config`]), the composition ([`wire_up`]), learning from a log ([`log_source`], [`embeddings`],
+//! [`learn`], [`retrain`]), comparing configurations ([`ablate`]), importers ([`import`]),
 //! the synthetic world ([`world`]) and the demo ([`demo`]).
 
 pub mod ablate;
@@ -8,6 +8,7 @@ pub mod commands;
 pub mod config;
 pub mod data_dir;
 pub mod demo;
+pub mod embeddings;
 pub mod import;
 mod interrupt;
 pub mod learn;

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use lately_features::Event;
 use lately_server::read_page;
 use lately_store::StoreError;
 use lately_train::join::Joiner;
-use lately_train::{Dataset, JoinOptions, join_store};
+use lately_train::{Dataset, JoinOptions};
 
 use crate::data_dir::DataDir;
 
@@ -20,37 +21,56 @@ const ADMIN: &str = "admin.address";
 const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most bytes of one page: 4,096 records of impressions with hundreds of items.
 const PAGE_BYTES: u64 = 1 << 30;
+/// Records that are read from the store at once: a few MB.
+const PAGE: usize = 4_096;
+
+/// Takes a record of the log, in order.
+pub type OnRecord<'a> = dyn FnMut(u64, Event) -> Result<()> + 'a;
 
 /// Joins the log of a data directory, whoever has it open.
 pub fn dataset(dir: &DataDir, options: JoinOptions) -> Result<Dataset> {
-    match dir.open_store() {
-        Ok(store) => Ok(join_store(&store, &dir.schema, options)?),
+    let mut joiner = Joiner::new(&dir.schema, options)?;
+    each(dir, &mut |offset, event| Ok(joiner.push(offset, event)?))?;
+    Ok(joiner.finish())
+}
+
+/// Hands over the log of a data directory record by record, whoever has it open.
+pub fn each(dir: &DataDir, on_record: &mut OnRecord<'_>) -> Result<()> {
+    match dir.open_store(None) {
+        Ok(store) => pages(&mut |from| Ok(store.read(from, PAGE)?), on_record),
         Err(StoreError::Locked(path)) => {
             let address =
                 fs::read_to_string(admin_file(&dir.path)).with_context(|| StoreError::Locked(path))?;
-            join_served(&address, dir, options)
+            each_served(&address, on_record)
         }
         Err(error) => Err(error).with_context(|| format!("cannot open the store of {}", dir.path.display())),
     }
 }
 
-fn join_served(address: &str, dir: &DataDir, options: JoinOptions) -> Result<Dataset> {
-    println!("the directory is being served: reading the log from http://{address}");
-    let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(PAGE_TIMEOUT)).build().into();
-    let mut joiner = Joiner::new(&dir.schema, options)?;
+/// Reads page after page until one is empty.
+fn pages(read: &mut dyn FnMut(u64) -> Result<Vec<(u64, Event)>>, on_record: &mut OnRecord<'_>) -> Result<()> {
     let mut from = 0;
     loop {
+        let records = read(from)?;
+        let Some((last, _)) = records.last() else { return Ok(()) };
+        from = last + 1;
+        for (offset, event) in records {
+            on_record(offset, event)?;
+        }
+    }
+}
+
+fn each_served(address: &str, on_record: &mut OnRecord<'_>) -> Result<()> {
+    println!("the directory is being served: reading the log from http://{address}");
+    let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(PAGE_TIMEOUT)).build().into();
+    let mut read = |from: u64| {
         let url = format!("http://{address}/admin/v1/log?from={from}");
         let mut body = Vec::new();
         let mut response = agent.get(&url).call().with_context(|| format!("cannot read {url}"))?;
         response.body_mut().as_reader().take(PAGE_BYTES).read_to_end(&mut body)?;
-        let records = read_page(&body)?;
-        let Some((last, _)) = records.last() else { return Ok(joiner.finish()) };
-        from = last + 1;
-        for (offset, event) in records {
-            joiner.push(offset, event)?;
-        }
-    }
+        Ok(read_page(&body)?)
+    };
+    pages(&mut read, on_record)
 }
 
 /// The file that [`announce`] writes.

@@ -53,12 +53,17 @@ pub fn turn(
     let start = Instant::now();
     let trained_to = store.next_offset();
     let range = DateRange { start_ms: now_ms() - i64::from(window_days) * 86_400_000, end_ms: i64::MAX };
-    let dataset = join_store(store, &dir.schema, JoinOptions { range, ..JoinOptions::default() })?;
+    // The vectors that are served: a model of others would be refused by this server.
+    let vectors = store.item_vectors().cloned();
+    let dataset = join_store(store, &dir.schema, JoinOptions { range, vectors, ..JoinOptions::default() })?;
     let parent = champion(registry)?;
     let former = match &parent {
         Some(version) => Some(checkpoint::from_bytes(&registry.load(version)?)?),
         None => None,
     };
+    if let Some((_, manifest)) = &former {
+        manifest.check_embeddings(&dataset.embedding_version)?;
+    }
     let seen_ms = former.as_ref().and_then(|(_, m)| m.data_range_ms).map_or(i64::MIN, |(_, last)| last);
     let new =
         dataset.slice(DateRange { start_ms: seen_ms.saturating_add(1), end_ms: i64::MAX }).rows() as f64;

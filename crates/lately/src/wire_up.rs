@@ -47,9 +47,12 @@ impl Server {
     pub fn start(dir: &DataDir, bind: &str, admin_bind: &str, extra: Option<Router>) -> Result<Self> {
         // First, so that nothing is counted before. One recorder a process: a second server in it (tests) goes without.
         let metrics = install_metrics().inspect_err(|error| tracing::warn!(%error, "no metrics")).ok();
-        let store = Arc::new(dir.store()?);
         let registry = dir.registry()?;
-        let slot = Arc::new(ModelSlot::new(Arc::clone(&dir.schema)));
+        let vectors = dir.served_embedding(&registry)?.map(|e| e.vectors);
+        let embedding_version = vectors.as_ref().map(|v| v.version().to_owned()).unwrap_or_default();
+        let store = Arc::new(dir.store_with(vectors)?);
+        let slot = ModelSlot::new(Arc::clone(&dir.schema)).with_embedding_version(embedding_version);
+        let slot = Arc::new(slot);
         if let Err(error) = follow(&registry, &slot) {
             // A damaged champion must not keep the rest from serving; rankings say that no model ranked them.
             tracing::error!(%error, "the champion cannot be served");

@@ -2,58 +2,20 @@
 
 #[path = "support/process.rs"]
 mod process;
+#[path = "support/run.rs"]
+mod run;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use lately::data_dir::DataDir;
 use lately::demo::demo_toml;
-use lately::world::{SCHEMA, World, WorldConfig};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::process::Served;
-
-/// 3 January 2026 00:00 UTC.
-const WORLD_END_MS: i64 = 1_767_398_400_000;
-
-/// What a run of the binary came to.
-struct Run {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-/// Runs the binary with arguments that are separated by spaces, and paths where `{}` stands.
-fn lately(arguments: &str, paths: &[&Path]) -> Result<Run> {
-    let mut paths = paths.iter();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lately"));
-    for argument in arguments.split(' ') {
-        match argument {
-            "{}" => command.arg(paths.next().context("a path is missing")?),
-            text => command.arg(text),
-        };
-    }
-    let output = command.output().context("cannot start the binary")?;
-    Ok(Run {
-        code: output.status.code().context("ended by a signal")?,
-        out: String::from_utf8(output.stdout)?,
-        err: String::from_utf8(output.stderr)?,
-    })
-}
-
-impl Run {
-    /// Ended with this status, and said all of this.
-    fn ended(&self, code: i32, said: &[&str]) -> Result<()> {
-        let all = format!("{}\n{}", self.out, self.err);
-        ensure!(self.code == code, "ended with {} instead of {code}: {all}", self.code);
-        let missing: Vec<_> = said.iter().filter(|text| !all.contains(**text)).collect();
-        ensure!(missing.is_empty(), "did not say {missing:?}: {all}");
-        Ok(())
-    }
-}
+use crate::run::{WORLD_END_MS, lately, small_world};
 
 const USER_COLUMNS: &str = "user_id,user_active_degree,is_lowactive_period,is_live_streamer,is_video_author,follow_user_num,follow_user_num_range,fans_user_num,fans_user_num_range,friend_user_num,friend_user_num_range,register_days,register_days_range,onehot_feat0,onehot_feat1,onehot_feat2,onehot_feat3,onehot_feat4,onehot_feat5,onehot_feat6,onehot_feat7,onehot_feat8,onehot_feat9,onehot_feat10,onehot_feat11,onehot_feat12,onehot_feat13,onehot_feat14,onehot_feat15,onehot_feat16,onehot_feat17";
 const USER: &str = "full_active,0,1,1,514,500+,150,\"[100,1k)\",34,\"[30,60)\",799,730+,1,1,29,949,1.0,0,0,14,135,6,3,0,0.0,1.0,,0.0,0.0,0.0";
@@ -134,20 +96,6 @@ fn parity_with_the_reference_holds() -> Result<()> {
     let damaged = nothing.path().join("damaged.safetensors");
     fs::write(&damaged, [7; 100])?;
     lately("model parity {}", &[&damaged])?.ended(1, &["damaged.safetensors"])
-}
-
-/// A data directory with two days of a small world, 1 and 2 January 2026, and a small model to be trained.
-fn small_world() -> Result<TempDir> {
-    let dir = tempfile::tempdir()?;
-    let toml =
-        format!("[model]\ncross_width = 16\nhidden = [16]\n[train]\nbatch_rows = 256\n[schema]\n{SCHEMA}");
-    let store = DataDir::create(dir.path(), &toml)?.store()?;
-    let world = World::new(WorldConfig { users: 30, items: 64, topics: 4, seed: 3 })?;
-    let before = WORLD_END_MS - 2 * 86_400_000;
-    for events in [world.items(before), world.users(before), world.bootstrap(2, WORLD_END_MS)?] {
-        store.append(events)?;
-    }
-    Ok(dir)
 }
 
 #[test]

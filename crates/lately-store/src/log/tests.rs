@@ -38,9 +38,9 @@ fn setup(limits: StoreLimits) -> Setup {
     let dir = tempfile::tempdir().unwrap();
     let schema = Arc::new(Schema::from_toml(SCHEMA).unwrap());
     let engine = Engine::open(dir.path(), &limits).unwrap();
-    let entities = Entities::load(&engine, &schema).unwrap();
+    let entities = Entities::load(&engine, &schema, None).unwrap();
     let shared = Arc::new(Shared::new(engine, entities, SequenceCache::new(1 << 20, 8), 0));
-    let preparer = Preparer::new(schema);
+    let preparer = Preparer::new(schema, None);
     let log = Log::start(shared.clone(), preparer.clone(), limits).unwrap();
     Setup { shared, preparer, log, dir }
 }

@@ -38,6 +38,13 @@ pub enum Change {
         /// Where it points now.
         to: Version,
     },
+    /// An alias was taken away.
+    Unalias {
+        /// Which alias.
+        alias: String,
+        /// Where it pointed before.
+        from: Version,
+    },
     /// A version was removed.
     Remove {
         /// Which.

@@ -215,6 +215,18 @@ impl Registry {
         self.record(now_ms, Change::Alias { alias: alias.to_owned(), from, to: version.clone() })
     }
 
+    /// Takes an alias away; nothing where it was never set.
+    ///
+    /// # Errors
+    /// [`RegistryError::Alias`]; [`RegistryError::Io`].
+    pub fn remove_alias(&self, alias: &str) -> Result<(), RegistryError> {
+        check_alias(alias)?;
+        let _lock = self.lock()?;
+        let Some(from) = self.alias(alias)? else { return Ok(()) };
+        files::remove(&self.aliases_dir().join(alias))?;
+        self.record(audit::now_ms(), Change::Unalias { alias: alias.to_owned(), from })
+    }
+
     /// The version that an alias points at; `None` where it was never set.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ mod oracle;
 mod registry;
 mod schema_change;
 mod threads;
+mod vectors;
 
 use std::path::Path;
 use std::sync::Arc;

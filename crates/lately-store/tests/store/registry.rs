@@ -30,7 +30,12 @@ fn publishes_lists_loads_and_points_aliases() {
     assert!(matches!(r.load(&unknown), Err(RegistryError::Unknown(_))));
     let last = r.audit().unwrap().pop().unwrap();
     assert_eq!(last.time_ms, 5);
-    assert_eq!(last.change, Change::Alias { alias: "champion".into(), from: Some(a), to: b });
+    assert_eq!(last.change, Change::Alias { alias: "champion".into(), from: Some(a), to: b.clone() });
+    r.remove_alias("champion").unwrap();
+    r.remove_alias("champion").unwrap();
+    assert_eq!(r.alias("champion").unwrap(), None);
+    let last = r.audit().unwrap().pop().unwrap();
+    assert_eq!(last.change, Change::Unalias { alias: "champion".into(), from: b });
 }
 
 #[test]

@@ -56,7 +56,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         start_ms: tested.start_ms.min(trained.start_ms),
         end_ms: tested.end_ms.max(trained.end_ms),
     };
-    let dataset = log_source::dataset(&dir, JoinOptions { range, ..JoinOptions::default() })?;
+    let vectors = dir.embedding(&manifest.embedding_version)?.map(|e| e.vectors);
+    let dataset = log_source::dataset(&dir, JoinOptions { range, vectors, ..JoinOptions::default() })?;
     let (slice, past) = (dataset.slice(tested), dataset.slice(trained));
     if slice.rows() == 0 {
         bail!("no row between the days: {} has rows of other days", args.days.data.display());
@@ -100,7 +101,8 @@ fn other(
         "none" => Encoder::None,
         "mean" => Encoder::Mean,
         version => {
-            let (model, _) = load(dir, registry, version)?;
+            let (model, manifest) = load(dir, registry, version)?;
+            manifest.check_embeddings(&champion.embedding_version)?;
             return Ok(by_model(version, slice, chunks, &model, threads)?);
         }
     };
@@ -109,6 +111,7 @@ fn other(
     let same = |m: &Manifest| {
         m.config == wanted
             && m.schema_hash == champion.schema_hash
+            && m.embedding_version == champion.embedding_version
             && m.data_range_ms == champion.data_range_ms
             && m.seed == champion.seed
     };

@@ -2,6 +2,7 @@
 
 mod ablate;
 mod demo;
+mod embed;
 mod eval;
 mod import;
 mod model;
@@ -26,6 +27,9 @@ enum Command {
     /// Bring logged data into a data directory.
     #[command(subcommand)]
     Import(import::Command),
+    /// Learn or list item vectors, and choose those that training uses.
+    #[command(subcommand)]
+    Embed(embed::Command),
     /// Train a model from a data directory's log and publish it.
     Train(train::Args),
     /// Evaluate a model on a range of days.
@@ -45,6 +49,7 @@ impl Cli {
         match self.command {
             Command::Demo(args) => demo::run(&args),
             Command::Import(command) => import::run(&command),
+            Command::Embed(command) => embed::run(&command),
             Command::Train(args) => train::run(&args),
             Command::Eval(args) => eval::run(&args),
             Command::Ablate(args) => ablate::run(&args),

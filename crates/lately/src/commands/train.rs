@@ -12,6 +12,7 @@ use lately_train::{Dataset, DateRange, JoinOptions, Slice, TrainConfig, Zone};
 
 use crate::config::Config;
 use crate::data_dir::DataDir;
+use crate::embeddings::Embedding;
 use crate::learn::{Plan, Trained, champion, encoder_name, learn};
 use crate::log_source;
 
@@ -95,9 +96,32 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// Joins the directory's log into the rows of a range of time.
 pub(crate) fn rows(dir: &DataDir, range: DateRange) -> Result<Dataset> {
     let start = Instant::now();
-    let dataset = log_source::dataset(dir, JoinOptions { range, ..JoinOptions::default() })?;
+    let embedding = dir.active_embedding()?;
+    let vectors = embedding.as_ref().map(|e| e.vectors.clone());
+    let dataset = log_source::dataset(dir, JoinOptions { range, vectors, ..JoinOptions::default() })?;
     describe(&dataset, &dir.schema, start);
+    if let Some(embedding) = embedding {
+        describe_vectors(&dataset, &embedding);
+    }
     Ok(dataset)
+}
+
+/// Says which vectors the rows have, and warns of rows whose own outcomes those were learned from.
+fn describe_vectors(dataset: &Dataset, embedding: &Embedding) {
+    let manifest = &embedding.manifest;
+    println!(
+        "  item vectors {:.12} by {}, of {} items",
+        dataset.embedding_version, manifest.method, manifest.items
+    );
+    let last = manifest.data_range_ms.map_or(i64::MIN, |(_, last)| last);
+    let seen = dataset.requests.iter().filter(|r| r.time_ms <= last).count();
+    if seen > 0 {
+        eprintln!(
+            "warning: the item vectors were learned from what followed {seen} of {} requests: training trusts them too \
+             much; learn them with `lately embed items --before` the first day of training",
+            dataset.requests.len()
+        );
+    }
 }
 
 fn describe(dataset: &Dataset, schema: &Schema, start: Instant) {
