@@ -30,7 +30,7 @@ pub enum Verdict {
     Agrees,
     /// The interval excludes zero on the other side; or the paper found nothing.
     Disagrees,
-    /// The interval holds zero: this data does not tell.
+    /// The interval holds zero, or the rows are too few for one: this data does not tell.
     NotProven,
 }
 
@@ -54,15 +54,14 @@ impl Claim {
         }
     }
 
-    /// Compares signs; `None` where the lift has no interval.
-    pub fn judge(self, lift: &Estimate) -> Option<Verdict> {
-        let sign = sign(lift)?;
-        Some(match self {
-            Self::Lift(_) if sign == 0 => Verdict::NotProven,
-            Self::Lift(percent) if (percent > 0.0) == (sign > 0) => Verdict::Agrees,
-            Self::None(_) if sign == 0 => Verdict::Agrees,
+    /// Compares signs.
+    pub fn judge(self, lift: &Estimate) -> Verdict {
+        match (self, sign(lift)) {
+            (_, None) | (Self::Lift(_), Some(0)) => Verdict::NotProven,
+            (Self::Lift(percent), Some(sign)) if (percent > 0.0) == (sign > 0) => Verdict::Agrees,
+            (Self::None(_), Some(0)) => Verdict::Agrees,
             _ => Verdict::Disagrees,
-        })
+        }
     }
 }
 
@@ -90,10 +89,10 @@ mod tests {
             (estimate(0.0, 2.0), [Verdict::NotProven, Verdict::NotProven, Verdict::Agrees]),
         ];
         for (lift, verdicts) in wanted {
-            assert_eq!([up, down, nothing].map(|c| c.judge(&lift)), verdicts.map(Some), "{lift:?}");
+            assert_eq!([up, down, nothing].map(|c| c.judge(&lift)), verdicts, "{lift:?}");
         }
         let unknown = Estimate { value: Some(1.0), low: None, high: None };
-        assert_eq!(up.judge(&unknown), None);
+        assert_eq!([up, nothing].map(|c| c.judge(&unknown)), [Verdict::NotProven; 2]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Means over seeds and differences from the baseline, with intervals over users.
 //!
 //! Inside each resample of users a configuration's metric is its mean over seeds. So the interval says how far other
-//! users would move the result; how far another seed would is shown beside it, as the values by seed.
+//! users would move the result; how far another seed would is shown beside it, as the values by seed. There is no
+//! interval where positives are fewer than [`MIN_POSITIVES`].
 
 use std::collections::BTreeMap;
 
@@ -11,6 +12,10 @@ use super::claim::{Claim, Verdict};
 use super::measure::{GROUPS, Measured};
 use crate::eval::{Estimate, Group, interval};
 use crate::metrics::Metrics;
+
+/// Positives of a head below which no interval is given. With one positive, every resample that holds it gives nearly
+/// the same AUC: on a day of KuaiRand's hides the interval was 0.02 wide about a difference of -0.17.
+pub const MIN_POSITIVES: usize = 20;
 
 /// A configuration's models, one a seed, all measured on the same slice with the same resamples.
 #[derive(Debug, Clone)]
@@ -92,7 +97,7 @@ fn cell(contenders: &[Contender], baseline: usize, at: usize) -> CellReport {
             name: contender.name.clone(),
             metrics: Metrics::build(|m| own.metric(m)),
             less: other.map(|base| Metrics::build(|m| own.against(base, m, |own, base| own - base))),
-            verdict: claim.zip(lift.as_ref()).and_then(|(claim, lift)| claim.judge(&lift.mean)),
+            verdict: claim.zip(lift.as_ref()).map(|(claim, lift)| claim.judge(&lift.mean)),
             lift,
             claim,
         }
@@ -123,7 +128,8 @@ struct Averages {
 
 impl Averages {
     fn of(seeds: &[&Measured]) -> Self {
-        let resamples = seeds.iter().map(|s| s.samples.len()).min().unwrap_or(0);
+        let enough = seeds.iter().all(|s| s.positives >= MIN_POSITIVES);
+        let resamples = seeds.iter().map(|s| s.samples.len()).min().filter(|_| enough).unwrap_or(0);
         let sample = |k: usize| mean(&seeds.iter().map(|s| &s.samples[k]).collect::<Vec<_>>());
         let values: Vec<&Metrics<Option<f64>>> = seeds.iter().map(|s| &s.value).collect();
         Self {
@@ -197,8 +203,8 @@ mod tests {
         Measured {
             head: "save".into(),
             group: Group::All,
-            rows: 10,
-            positives: 2,
+            rows: 100,
+            positives: MIN_POSITIVES,
             chunks: 3,
             random_hit_at_3: Some(0.3),
             value: metrics(hit),
@@ -236,6 +242,20 @@ mod tests {
         assert_eq!(line.metrics.log_loss.mean.value, None, "what is not defined stays so");
         assert!((line.metrics.hit_at_3.deviation.unwrap() - 0.02f64.sqrt()).abs() < 1e-12);
         assert!(base.less.is_none() && base.lift.is_none() && base.verdict.is_none());
+    }
+
+    #[test]
+    fn a_few_positives_prove_nothing() {
+        let mut contenders = [
+            contender("none", None, &[(0.4, [0.3, 0.5])]),
+            contender("own", Some(Claim::Lift(1.0)), &[(0.8, [0.6, 1.0])]),
+        ];
+        assert_eq!(compare(&contenders, 0)[0].lines[1].verdict, Some(Verdict::Agrees));
+        contenders.iter_mut().for_each(|c| c.seeds[0][0].positives -= 1);
+        let line = &compare(&contenders, 0)[0].lines[1];
+        assert_eq!(line.verdict, Some(Verdict::NotProven));
+        let lift = line.lift.as_ref().unwrap();
+        assert!((lift.mean.value.unwrap() - 100.0).abs() < 1e-9 && lift.mean.low.is_none());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::plot::{Area, COLOURS, DrawError, PlotError};
 
 /// Height of a panel and width of a configuration, px.
 const HEIGHT: u32 = 280;
-const COLUMN: u32 = 130;
+const COLUMN: u32 = 150;
 
 /// Draws the lifts as SVG text. A circle is a lift, its line the interval over users, a cross the paper's figure.
 pub fn lifts(cells: &[CellReport]) -> Result<String, PlotError> {
@@ -67,7 +67,10 @@ fn panel<'a>(area: &Area<'a>, head: &str, groups: &[&CellReport]) -> Result<(), 
             .label(cell.group.words())
             .legend(move |(x, y)| Circle::new((x + 6, y), 4, colour.filled()));
         let crosses = points().filter_map(|(x, line)| Some(Cross::new((x + 0.08, claimed(line)?), 4, BLACK)));
-        chart.draw_series(crosses)?;
+        let series = chart.draw_series(crosses)?;
+        if at == 0 && cell.lines.iter().any(|line| line.claim.is_some()) {
+            series.label("paper").legend(|(x, y)| Cross::new((x + 6, y), 4, BLACK));
+        }
     }
     chart
         .configure_series_labels()

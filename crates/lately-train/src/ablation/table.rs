@@ -6,7 +6,7 @@ use super::claim::{Claim, sign};
 use super::compare::{Averaged, CellReport, Line};
 use crate::eval::Estimate;
 
-const HEADER: [&str; 10] = [
+const HEADER: [&str; 9] = [
     "head, rows",
     "configuration",
     "HIT@3",
@@ -16,50 +16,57 @@ const HEADER: [&str; 10] = [
     "sign",
     "AUC",
     "per-user AUC",
-    "calibration",
 ];
 
-/// For the terminal.
+/// For the terminal: what a cell's rows are stands beside its first lines.
 pub fn text(cells: &[CellReport]) -> String {
-    let mut table = filled(cells);
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
-    table.trim_fmt()
-}
-
-/// As Markdown.
-pub fn markdown(cells: &[CellReport]) -> String {
-    let mut table = filled(cells);
-    table.load_style(presets::ASCII_MARKDOWN);
-    table.trim_fmt()
-}
-
-fn filled(cells: &[CellReport]) -> Table {
-    let mut table = Table::new();
-    table.set_header(HEADER);
+    let mut table = empty();
+    table.load_style(presets::NOTHING);
     for cell in cells {
-        let random = cell.random_hit_at_3.map(|x| format!("random order {x:.4}"));
-        let about = [
-            format!("{}, {}", cell.head, cell.group.words()),
-            format!("{} rows", cell.rows),
-            format!("{} positive", cell.positives),
-            format!("{} lists", cell.chunks),
-            random.unwrap_or_default(),
-        ];
-        let mut about = about.into_iter().filter(|words| !words.is_empty());
+        let mut about = about(cell).into_iter();
+        let lines = cell.lines.iter().map(|line| row(about.next().unwrap_or_default(), line));
+        table.add_rows(lines.collect::<Vec<_>>());
+        table.add_rows(about.map(|words| [words]));
+        table.add_row([""]);
+    }
+    table.trim_fmt()
+}
+
+/// As Markdown: what a cell's rows are stands in its first line.
+pub fn markdown(cells: &[CellReport]) -> String {
+    let mut table = empty();
+    table.load_style(presets::ASCII_MARKDOWN);
+    for cell in cells {
+        let mut about = Some(about(cell).join(", ")).into_iter();
         for line in &cell.lines {
             table.add_row(row(about.next().unwrap_or_default(), line));
         }
-        for rest in about {
-            table.add_row([rest]);
-        }
     }
+    table.to_string()
+}
+
+fn empty() -> Table {
+    let mut table = Table::new();
+    table.set_header(HEADER);
     for column in table.column_iter_mut().skip(2) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
 }
 
-fn row(about: String, line: &Line) -> [String; 10] {
+/// What the rows of a cell are.
+fn about(cell: &CellReport) -> Vec<String> {
+    let mut about = vec![
+        format!("{}, {}", cell.head, cell.group.words()),
+        format!("{} rows", cell.rows),
+        format!("{} positive", cell.positives),
+        format!("{} lists", cell.chunks),
+    ];
+    about.extend(cell.random_hit_at_3.map(|x| format!("random order {x:.4}")));
+    about
+}
+
+fn row(about: String, line: &Line) -> [String; 9] {
     let less = |of: fn(&crate::metrics::Metrics<Averaged>) -> &Averaged| {
         beside(of(&line.metrics), line.less.as_ref().map(|less| &of(less).mean))
     };
@@ -73,7 +80,6 @@ fn row(about: String, line: &Line) -> [String; 10] {
         line.verdict.map(|v| v.words().to_owned()).unwrap_or_default(),
         less(|m| &m.auc),
         less(|m| &m.user_auc),
-        mean(&line.metrics.calibration),
     ]
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use lately_model::ModelConfig;
 use lately_train::ablation::Measured;
-use lately_train::{EvalOptions, TrainConfig};
+use lately_train::{EvalOptions, TrainConfig, Zone};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
@@ -46,11 +46,12 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Makes the folder. `rows`: fingerprints of the rows that are trained on and of those that are evaluated.
-    pub fn open(data: &Path, rows: (u128, u128), options: &EvalOptions) -> Result<Self> {
+    /// Makes the folder. `rows`: fingerprints of the rows that are trained on and of those that are evaluated, in lists
+    /// that `zone` may cut.
+    pub fn open(data: &Path, rows: (u128, u128), zone: &Zone, options: &EvalOptions) -> Result<Self> {
         let path = data.join("ablate");
         fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        let data = format!("{FORMAT} {rows:x?} {} {}", options.resamples, options.seed);
+        let data = format!("{FORMAT} {rows:x?} {zone:?} {} {}", options.resamples, options.seed);
         Ok(Self { path, data })
     }
 
@@ -104,7 +105,8 @@ mod tests {
     fn a_result_is_found_again_by_all_that_decided_it() {
         let dir = tempfile::tempdir().unwrap();
         let options = EvalOptions::default();
-        let folder = Folder::open(dir.path(), (1, 2), &options).unwrap();
+        let utc = Zone::utc();
+        let folder = Folder::open(dir.path(), (1, 2), &utc, &options).unwrap();
         let (model, train) = (ModelConfig::default(), TrainConfig::default());
         assert!(folder.find(&model, &train).unwrap().is_none());
         folder.keep(&Kept::new(model.clone(), train.clone(), 1.5, Vec::new())).unwrap();
@@ -113,8 +115,9 @@ mod tests {
         assert!(folder.find(&model, &TrainConfig { seed: 9, ..train.clone() }).unwrap().is_none());
         assert!(folder.find(&ModelConfig { layers: 1, ..model.clone() }, &train).unwrap().is_none());
         for other in [
-            Folder::open(dir.path(), (1, 3), &options),
-            Folder::open(dir.path(), (1, 2), &EvalOptions { resamples: 7, ..options }),
+            Folder::open(dir.path(), (1, 3), &utc, &options),
+            Folder::open(dir.path(), (1, 2), &Zone::named("Asia/Shanghai").unwrap(), &options),
+            Folder::open(dir.path(), (1, 2), &utc, &EvalOptions { resamples: 7, ..options.clone() }),
         ] {
             assert!(other.unwrap().find(&model, &train).unwrap().is_none());
         }

@@ -104,7 +104,7 @@ fn bench<'a>(
     }
     let threads = dir.config.train.threads;
     let options = EvalOptions { resamples: args.resamples, threads, ..EvalOptions::default() };
-    let kept = Folder::open(&dir.path, (train.fingerprint(), test.fingerprint()), &options)?;
+    let kept = Folder::open(&dir.path, (train.fingerprint(), test.fingerprint()), zone, &options)?;
     let chunks = Chunks::of(&test, zone, CHUNK_ROWS);
     Ok(Bench { train, test, chunks, options, kept, resume: !args.fresh })
 }
