@@ -123,6 +123,9 @@ pub struct ModelConfig {
     /// type, see `affinity.rs`. Ours, not the paper's; without effect where `encoder` is `none`, and off in
     /// compatibility mode. Default true.
     pub affinity: bool,
+    /// Hidden width of the rate tower, which models how much a user acts at all beside what orders a list, see `rate.rs`;
+    /// 0 for none. Ours, not the paper's; off in compatibility mode. Default 0.
+    pub rate_hidden: usize,
     /// Share of dropped activations in training, 0 to below 1. Default 0.1.
     pub dropout: f32,
     /// DCN v2 cross layers, 0 to 16. Default 2.
@@ -157,6 +160,7 @@ impl Default for ModelConfig {
             fusion: Fusion::Concat,
             action_dim: 32,
             affinity: true,
+            rate_hidden: 0,
             dropout: 0.1,
             cross_layers: 2,
             cross_width: 0,
@@ -179,6 +183,7 @@ impl ModelConfig {
             return Err(refused("first_k", &0, range.into()));
         }
         check("action_dim", self.action_dim, 1, 1_024)?;
+        check("rate_hidden", self.rate_hidden, 0, 16_384)?;
         check("cross_layers", self.cross_layers, 0, 16)?;
         check("cross_width", self.cross_width, 0, 65_536)?;
         check("hidden", self.hidden.len(), 0, 16)?;

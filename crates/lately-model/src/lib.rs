@@ -20,6 +20,7 @@ mod normaliser;
 pub mod objective;
 pub mod parity;
 mod plan;
+mod rate;
 mod shard;
 mod tape;
 #[cfg(test)]

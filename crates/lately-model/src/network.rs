@@ -18,7 +18,7 @@ use crate::normaliser::{CLIP, Normaliser};
 use crate::plan::{Parameter, Plan, Side, Table};
 use crate::shard::{Piece, Shard};
 use crate::tape::{Scratch, at_least, sized, zeroed};
-use crate::{Gradients, ModelError, Objective, affinity};
+use crate::{Gradients, ModelError, Objective, affinity, rate};
 
 /// Places of chunks start here.
 const CHUNK_PLACE: u64 = 1 << 32;
@@ -71,6 +71,7 @@ impl<R: Real> Network<R> {
                 at = piece.chunk.rows.end;
             }
             self.top::<B>(rows.len(), top, Dropout::default(), pool);
+            rate::forward::<R, B>(self, batch, chunk, top);
             out.extend_from_slice(&top.logits);
             if let Some(sequence) = sequence.as_deref_mut() {
                 for inputs in top.rows_major.chunks_exact(self.plan.inputs) {
@@ -116,16 +117,19 @@ impl<R: Real> Network<R> {
             let rows = scratch.chunk.rows.clone();
             let top_dropout = dropout.at(CHUNK_PLACE + row as u64);
             self.top::<B>(rows.len(), &mut scratch.top, top_dropout, &scratch.pool);
+            let Scratch { chunk, top, gradient, pool, .. } = scratch;
+            rate::forward::<R, B>(self, batch, chunk, top);
             let at = rows.start * heads..rows.end * heads;
-            sized(&mut scratch.gradient.logits, rows.len() * heads);
-            let Scratch { top, gradient, pool, .. } = scratch;
-            let (logits, label) = (&top.logits, &batch.label[at.clone()]);
-            let (weight, d_logits) = (&objective.weight[at], &mut gradient.logits);
-            total += loss::cross_entropy(logits, label, weight, d_logits);
+            let (label, weight) = (&batch.label[at.clone()], &objective.weight[at]);
+            let d_logits = sized(&mut gradient.logits, rows.len() * heads);
+            total += loss::cross_entropy(&top.logits, label, weight, d_logits);
+            sized(&mut gradient.rate, d_logits.len()).copy_from_slice(d_logits);
             if let Some(lists) = objective.lists_within(&rows) {
+                let logits = if self.plan.rate.is_some() { &top.order } else { &top.logits };
                 total += list::cross_entropy(lists, logits, label, weight, d_logits);
             }
             self.top_backward::<B>(rows.len(), top, gradient, top_dropout, gradients, pool);
+            rate::backward::<R, B>(self, rows.len(), top, gradient, gradients);
             self.backward::<B>(batch, scratch, dropout, gradients);
             row = rows.end;
         }

@@ -195,6 +195,7 @@ fn config(case: &Case<'_>) -> Result<ModelConfig, ParityError> {
             .collect::<Result<_, _>>()?,
         compatibility: true,
         affinity: false,
+        rate_hidden: 0,
         ..ModelConfig::default()
     })
 }

@@ -10,6 +10,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::config::{Encoder, ModelConfig, refused};
 use crate::encoder::{self, EncoderPlan};
+use crate::rate::{self, RatePlan};
 use crate::{ModelError, affinity};
 
 /// Width of the trained embedding of the request's surface.
@@ -105,6 +106,8 @@ pub(crate) struct Plan {
     pub(crate) cross_width: usize,
     /// The encoder's parameters.
     pub(crate) encoder_parameters: Range<usize>,
+    /// The rate tower.
+    pub(crate) rate: Option<RatePlan>,
     pub(crate) project: Option<usize>,
     pub(crate) cross: Vec<usize>,
     pub(crate) mlp: Vec<usize>,
@@ -181,7 +184,9 @@ impl Plan {
         let encoder_parameters = 0..b.specs.len();
         let affinity = config.affinity && config.encoder != Encoder::None && !config.compatibility;
         let mut inputs = encoder.output + if affinity { affinity::VALUES * schema.actions.len() } else { 0 };
+        let first_of_user = inputs;
         let user = b.side("user", Layout::of(&schema.user_features), config.compatibility, &mut inputs);
+        let user_columns = first_of_user..inputs;
         let surface = (!config.compatibility).then(|| {
             let shape = vec![schema.surfaces.len() + 1, SURFACE_DIM];
             inputs += SURFACE_DIM;
@@ -201,6 +206,13 @@ impl Plan {
             last = *hidden;
         }
         let head = b.linear("heads", schema.heads.len(), last);
+        let rate = (config.rate_hidden > 0 && !config.compatibility).then(|| {
+            let width = rate::summary_width(schema.actions.len()) + user_columns.len();
+            let hidden = b.linear("rate.hidden", config.rate_hidden, width);
+            let head = b.linear("rate.heads", schema.heads.len(), config.rate_hidden);
+            b.specs[head + 1].start = Start::Constant(0.0);
+            RatePlan { hidden, head, user: user_columns }
+        });
         b.specs[head + 1].start = Start::Constant(0.0);
         let size = b.specs.iter().map(|s| s.len() as u128).sum::<u128>();
         if size > MOST_PARAMETERS as u128 {
@@ -222,6 +234,7 @@ impl Plan {
             inputs,
             cross_width,
             encoder_parameters,
+            rate,
             project,
             cross,
             mlp,

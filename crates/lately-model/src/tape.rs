@@ -6,6 +6,7 @@ use lately_kernels::parallel::Pool;
 use crate::chunk::Chunk;
 use crate::config::Precision;
 use crate::encoder::Unit;
+use crate::rate::RateTape;
 use crate::shard::Shard;
 
 /// Working memory of [`crate::Model`]: one a caller. It grows to what the largest call needs and is then reused.
@@ -105,6 +106,9 @@ pub(crate) struct TopTape<R> {
     pub(crate) outputs: Vec<R>,
     /// Rows x heads.
     pub(crate) logits: Vec<R>,
+    /// The same without the rate tower, where there is one.
+    pub(crate) order: Vec<R>,
+    pub(crate) rate: RateTape<R>,
 }
 
 /// Gradients of activations.
@@ -112,6 +116,10 @@ pub(crate) struct TopTape<R> {
 pub(crate) struct GradientTape<R> {
     /// Rows x heads.
     pub(crate) logits: Vec<R>,
+    /// The rate tower's: of its logits, hidden layer and inputs.
+    pub(crate) rate: Vec<R>,
+    pub(crate) rate_hidden: Vec<R>,
+    pub(crate) rate_inputs: Vec<R>,
     /// Of the top's inputs, rows x inputs.
     pub(crate) rows_major: Vec<R>,
     /// The top's, feature-major.

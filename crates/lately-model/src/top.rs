@@ -40,7 +40,7 @@ impl<R: Real> Network<R> {
         pool: &Pool,
     ) {
         let (plan, width) = (&self.plan, self.plan.cross_width);
-        let TopTape { rows_major, inputs, cross, inner, hidden, outputs, logits } = top;
+        let TopTape { rows_major, inputs, cross, inner, hidden, outputs, logits, .. } = top;
         at_least(cross, plan.cross.len() + 1);
         at_least(inner, plan.cross.len());
         at_least(hidden, plan.mlp.len());

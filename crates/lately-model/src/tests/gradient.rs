@@ -154,6 +154,12 @@ fn mean_and_no_sequence() {
 }
 
 #[test]
+fn with_a_rate_tower() {
+    check(ModelConfig { rate_hidden: 5, ..tiny() }, Some(2));
+    check(ModelConfig { rate_hidden: 3, encoder: Encoder::None, ..tiny() }, None);
+}
+
+#[test]
 fn narrow_or_no_cross_layers_and_no_mlp() {
     check(ModelConfig { cross_width: 8, layers: 1, ..tiny() }, None);
     check(ModelConfig { cross_layers: 0, encoder: Encoder::None, ..tiny() }, None);
