@@ -164,9 +164,9 @@ pub enum CheckpointError {
 }
 
 /// f32 values as little-endian bytes.
-struct Tensor<'a> {
-    shape: Vec<usize>,
-    data: &'a [f32],
+pub(crate) struct Tensor<'a> {
+    pub(crate) shape: Vec<usize>,
+    pub(crate) data: &'a [f32],
 }
 
 impl View for Tensor<'_> {
@@ -238,7 +238,8 @@ pub fn from_bytes(bytes: &[u8]) -> Result<(Model, Manifest), CheckpointError> {
     };
     normaliser.validate(user, item)?;
     let network = Network { config: manifest.config.clone(), plan, parameters, normaliser };
-    Ok((Model { network, schema_hash: manifest.schema_hash.clone() }, manifest))
+    let length = manifest.schema.sequence.length.into();
+    Ok((Model { network, schema_hash: manifest.schema_hash.clone(), length }, manifest))
 }
 
 fn read_manifest(json: &str) -> Result<Manifest, CheckpointError> {

@@ -2,7 +2,8 @@
 //!
 //! Read in this order: [`config`] (what can be chosen), `plan` (parameters and where every input column stands),
 //! `network` (forward, then backward, over [`Backend`]), `encoder` (the same for the user sequence, a file an encoder), [`model`] (what
-//! other crates use), [`checkpoint`] (bytes) and [`parity`] (agreement with the reference cases).
+//! other crates use), [`checkpoint`] (bytes) [`parity`] (agreement with the reference
+//! cases) and [`official`] (weights of the official module).
 //!
 //! Serving and training run one forward: training keeps a tape of every layer, serving overwrites one.
 
@@ -18,6 +19,7 @@ pub mod model;
 mod network;
 mod normaliser;
 pub mod objective;
+pub mod official;
 pub mod parity;
 mod plan;
 mod rate;
@@ -36,6 +38,7 @@ pub use gradients::{GradientOf, Gradients};
 pub use model::Model;
 pub use normaliser::{Normaliser, NormaliserFit};
 pub use objective::{Lists, Objective};
+pub use official::OfficialError;
 pub use parity::{ParityError, ParityReport};
 pub use plan::Parameter;
 pub use tape::Scratch;

@@ -11,6 +11,8 @@ use crate::{Cpu, CpuBf16, Gradients, ModelConfig, ModelError, Normaliser, Object
 pub struct Model {
     pub(crate) network: Network<f32>,
     pub(crate) schema_hash: String,
+    /// Tokens at most, of the schema.
+    pub(crate) length: usize,
 }
 
 impl Model {
@@ -22,7 +24,7 @@ impl Model {
         let (plan, specs) = Plan::new(&config, schema)?;
         let parameters = initial(&specs, &config, seed);
         let network = Network { config, plan, parameters, normaliser: Normaliser::identity(schema) };
-        Ok(Self { network, schema_hash: schema.hash() })
+        Ok(Self { network, schema_hash: schema.hash(), length: schema.sequence.length.into() })
     }
 
     /// The configuration.

@@ -19,6 +19,18 @@ const NAMES: [(&str, &str); 3] =
 /// The module's table of the vocabulary: the schema's order of actions stands in its place.
 const VOCABULARY: &str = "action_type_lookup";
 
+/// Key of the geometry in the metadata of an exported file.
+const GEOMETRY: &str = "lately.geometry";
+
+/// What no tensor tells; `None` where the file's metadata or the configuration says it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Given {
+    /// Attention heads, `nhead`.
+    pub attention_heads: Option<usize>,
+    /// First tokens that are given on, `latest_n_emb`; 0 for all.
+    pub first_k: Option<usize>,
+}
+
 /// A model with official weights.
 #[derive(Debug)]
 pub struct Imported {
@@ -67,7 +79,9 @@ pub enum OfficialError {
     #[error("official weights: `{0}` holds a number that is not finite")]
     NotFinite(String),
     /// The model has something that the official module does not know.
-    #[error("the official module does not know {0}: only a model in its own compatibility mode can be exported")]
+    #[error(
+        "the official module does not know {0}: only a model in its own compatibility mode can be exported"
+    )]
     NotOfficial(&'static str),
     /// The model refuses the configuration.
     #[error("official weights: {0}")]
@@ -89,7 +103,8 @@ impl<'a> Weights<'a> {
         let prefixed = file.names().iter().any(|n| n.starts_with("weight."));
         let mut tensors = BTreeMap::new();
         for (name, tensor) in file.tensors() {
-            let Some(plain) = (if prefixed { name.strip_prefix("weight.") } else { Some(name.as_str()) }) else {
+            let Some(plain) = (if prefixed { name.strip_prefix("weight.") } else { Some(name.as_str()) })
+            else {
                 continue;
             };
             let plain = plain.strip_prefix("transact.").unwrap_or(plain);
@@ -122,8 +137,13 @@ impl<'a> Weights<'a> {
         (0..).take_while(|i| self.holds(&format!("{prefix}.{i}.{suffix}"))).count()
     }
 
+    /// A number of the metadata, of an exported file's or of a reference case's.
     fn number(&self, key: &str) -> Option<usize> {
-        self.meta.get(key)?.parse().ok()
+        if let Some(text) = self.meta.get(key) {
+            return text.parse().ok();
+        }
+        let geometry: serde_json::Value = serde_json::from_str(self.meta.get(GEOMETRY)?).ok()?;
+        geometry.get(key)?.as_u64()?.try_into().ok()
     }
 }
 
@@ -145,7 +165,12 @@ fn theirs(name: &str) -> String {
 }
 
 /// The geometry that the tensors and the file's metadata tell; the rest is as in `base`.
-fn geometry(w: &Weights<'_>, base: &ModelConfig, schema: &Schema) -> Result<ModelConfig, OfficialError> {
+fn geometry(
+    w: &Weights<'_>,
+    schema: &Schema,
+    base: &ModelConfig,
+    given: Given,
+) -> Result<ModelConfig, OfficialError> {
     let layer = |name: &str| format!("transact.encoder.layers.0.{name}");
     let (_, action_dim) = w.shape("transact.action.weight")?;
     let (_, width) = w.shape(&layer("self_attn.in_proj_weight"))?;
@@ -158,9 +183,9 @@ fn geometry(w: &Weights<'_>, base: &ModelConfig, schema: &Schema) -> Result<Mode
     Ok(ModelConfig {
         encoder: Encoder::Transact,
         layers: w.count("transact.encoder.layers", "self_attn.in_proj_weight"),
-        attention_heads: w.number("heads").unwrap_or(base.attention_heads),
+        attention_heads: given.attention_heads.or(w.number("heads")).unwrap_or(base.attention_heads),
         ffn,
-        first_k: w.number("first_k").unwrap_or(base.first_k),
+        first_k: given.first_k.or(w.number("first_k")).unwrap_or(base.first_k),
         max_pool: w.holds("transact.pool.weight"),
         outputs: None,
         fusion: if fused { Fusion::Concat } else { Fusion::None },
@@ -175,8 +200,8 @@ fn geometry(w: &Weights<'_>, base: &ModelConfig, schema: &Schema) -> Result<Mode
 }
 
 /// A model of the schema with the weights of a safetensors file. What tensors do not tell, the number of attention
-/// heads and the first K, comes from the file's metadata (`heads`, `first_k`) or else from `base`; the layers above
-/// from `base` and, at random, from `seed` where the file holds none.
+/// heads and the first K, is `given`, or comes from the file's metadata (`heads`, `first_k`) or else from `base`; the
+/// layers above come from `base` and, at random, from `seed` where the file holds none.
 ///
 /// # Errors
 /// Where a tensor is absent, unknown, or of another type or shape than schema and geometry ask for.
@@ -184,11 +209,12 @@ pub fn import(
     bytes: &[u8],
     schema: &Schema,
     base: &ModelConfig,
+    given: Given,
     seed: u64,
 ) -> Result<Imported, OfficialError> {
     let mut weights = Weights::new(bytes)?;
     let top = weights.holds("heads.weight");
-    let mut model = Model::new(geometry(&weights, base, schema)?, schema, seed)?;
+    let mut model = Model::new(geometry(&weights, schema, base, given)?, schema, seed)?;
     let mut untrained = Vec::new();
     for p in &mut model.network.parameters {
         match weights.tensors.remove(&p.name) {
@@ -249,20 +275,20 @@ pub fn export(model: &Model) -> Result<Vec<u8>, OfficialError> {
     if let Some(what) = refusal {
         return Err(OfficialError::NotOfficial(what));
     }
-    let python = |x: bool| if x { "True" } else { "False" }.to_owned();
-    let meta = [
-        ("heads", config.attention_heads.to_string()),
-        ("layers", config.layers.to_string()),
-        ("ffn", config.ffn.to_string()),
-        ("first_k", first.to_string()),
-        ("max_pool", python(max)),
-        ("concat_candidate", python(plan.candidate() > 0)),
-        ("seq_len", model.length.to_string()),
-        ("d_item", model.network.plan.item_dim.to_string()),
-        ("d_action", config.action_dim.to_string()),
-    ];
-    let meta = meta.map(|(key, value)| (key.to_owned(), value));
+    // One key, so that the same model gives the same bytes: the file's own map has no order.
+    let geometry = serde_json::json!({
+        "heads": config.attention_heads,
+        "layers": config.layers,
+        "ffn": config.ffn,
+        "first_k": first,
+        "max_pool": max,
+        "concat_candidate": plan.candidate() > 0,
+        "seq_len": model.length,
+        "d_item": model.network.plan.item_dim,
+        "d_action": config.action_dim,
+    });
+    let meta = (GEOMETRY.to_owned(), geometry.to_string());
     let tensors = model.parameters().iter();
     let tensors = tensors.map(|p| (theirs(&p.name), Tensor { shape: p.shape.clone(), data: &p.data }));
-    Ok(safetensors::serialize(tensors, Some(HashMap::from(meta)))?)
+    Ok(safetensors::serialize(tensors, Some(HashMap::from([meta])))?)
 }

@@ -1,7 +1,8 @@
-//! The whole model: parity, finite differences, independence of the batch, checkpoints.
+//! The whole model: parity, finite differences, independence of the batch, checkpoints, official weights.
 
 mod checkpoint;
 mod gradient;
+mod official;
 mod parity;
 mod score;
 mod speed;

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use lately::data_dir::DataDir;
 use lately::demo::demo_toml;
+use lately::world::{SCHEMA, World, WorldConfig};
+use lately_model::{Model, ModelConfig, official};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -168,6 +170,32 @@ fn an_unknown_key_is_refused_by_its_name() -> Result<()> {
     }
     let absent = dir.path().join("absent");
     lately("train --data {}", &[&absent])?.ended(1, &["lately.toml", "lately import"])
+}
+
+#[test]
+fn official_weights_come_in_and_go_out_unchanged() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let there = DataDir::create(dir.path(), &demo_toml())?;
+    // 32 + 2 wide tokens would be divided by 3 heads too; only the metadata, or the option, tells how many there are.
+    let config =
+        ModelConfig { compatibility: true, attention_heads: 2, hidden: vec![8], ..ModelConfig::default() };
+    let model = Model::new(config, &there.schema, 5)?;
+    let (file, back) = (dir.path().join("official.safetensors"), dir.path().join("back.safetensors"));
+    fs::write(&file, official::export(&model)?)?;
+    lately("model import {} --into {} --alias official", &[&file, dir.path()])?.ended(0, &["imported"])?;
+    lately("model list --data {}", &[dir.path()])?.ended(0, &["official", "transact"])?;
+    lately("model export official --data {} --out {}", &[dir.path(), &back])?.ended(0, &["exported"])?;
+    ensure!(fs::read(&file)? == fs::read(&back)?, "the file changed on its way");
+    lately("model import {} --into {} --first-k 3", &[&file, dir.path()])?
+        .ended(1, &["`cross.0.weight` is of shape", "check their number and `first_k`"])?;
+    lately("model export nothing --data {} --out {}", &[dir.path(), &back])?.ended(1, &["neither an alias"])
+}
+
+#[test]
+fn every_encoder_is_named() -> Result<()> {
+    lately("train --help", &[])?.ended(0, &["none, mean, din, bst or transact"])?;
+    lately("train --data {} --encoder lstm", &[Path::new("x")])?
+        .ended(2, &["`lstm` is no encoder", "none, mean, din, bst or transact"])
 }
 
 #[test]

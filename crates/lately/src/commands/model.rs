@@ -1,12 +1,15 @@
-//! `lately model`: parity with the reference, and what the registry holds.
+//! `lately model`: parity with the reference, official weights, and what the registry holds.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use comfy_table::Table;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use lately_model::{Precision, parity};
+use lately_model::{Manifest, Precision, checkpoint, official, parity};
+use lately_store::Registry;
+use lately_train::publish::publish;
 
 use crate::data_dir::DataDir;
 
@@ -17,6 +20,19 @@ pub(crate) enum Command {
         /// Files made by the PyTorch reference, `.safetensors`.
         #[arg(required = true)]
         files: Vec<PathBuf>,
+    },
+    /// Publish the weights of the official TransAct module as a model of a data directory, in compatibility mode.
+    Import(Import),
+    /// Write a model in compatibility mode as safetensors with the official names.
+    Export {
+        /// Version or alias.
+        version: String,
+        /// Data directory.
+        #[arg(long)]
+        data: PathBuf,
+        /// The file to write.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
     },
     /// List the models of a data directory, with their aliases.
     List {
@@ -37,9 +53,32 @@ pub(crate) enum Command {
     },
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    /// The state dict as `.safetensors`.
+    file: PathBuf,
+    /// Data directory, whose schema has the module's actions in their order, the padding first.
+    #[arg(long, value_name = "DIR")]
+    into: PathBuf,
+    /// Attention heads (`nhead`), which no tensor tells; default: the file's metadata, then lately.toml.
+    #[arg(long)]
+    attention_heads: Option<usize>,
+    /// First tokens given on (`latest_n_emb`); default: the file's metadata, then lately.toml.
+    #[arg(long)]
+    first_k: Option<usize>,
+    /// Seed of the layers that the file does not hold.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Alias that then names the model; default: none.
+    #[arg(long)]
+    alias: Option<String>,
+}
+
 pub(crate) fn run(command: &Command) -> Result<()> {
     match command {
         Command::Parity { files } => compare(files),
+        Command::Import(args) => import(args),
+        Command::Export { version, data, out } => export(&DataDir::open(data)?.registry()?, version, out),
         Command::List { data } => list(&DataDir::open(data)?),
         Command::Promote { version, data, alias } => {
             let registry = DataDir::open(data)?.registry()?;
@@ -85,6 +124,33 @@ fn compare(files: &[PathBuf]) -> Result<()> {
     if failed > 0 {
         bail!("{failed} of {} comparisons are out of bounds", 2 * files.len());
     }
+    Ok(())
+}
+
+fn import(args: &Import) -> Result<()> {
+    let dir = DataDir::open(&args.into)?;
+    let path = args.file.display();
+    let bytes = fs::read(&args.file).with_context(|| format!("cannot read {path}"))?;
+    let given = official::Given { attention_heads: args.attention_heads, first_k: args.first_k };
+    let imported = official::import(&bytes, &dir.schema, &dir.config.model, given, args.seed)
+        .with_context(|| format!("{path}"))?;
+    let manifest = Manifest::new(&imported.model, &dir.schema, args.seed);
+    let version = publish(&dir.registry()?, &imported.model, &manifest, args.alias.as_deref())?;
+    if !imported.untrained.is_empty() {
+        println!("not in the file, at their random start: {}", imported.untrained.join(", "));
+    }
+    println!("imported {path} as {version}");
+    Ok(())
+}
+
+fn export(registry: &Registry, name: &str, out: &Path) -> Result<()> {
+    let version = match registry.alias(name) {
+        Ok(Some(version)) => version,
+        _ => name.parse().with_context(|| format!("`{name}` is neither an alias nor a version"))?,
+    };
+    let (model, _) = checkpoint::from_bytes(&registry.load(&version)?)?;
+    fs::write(out, official::export(&model)?).with_context(|| format!("cannot write {}", out.display()))?;
+    println!("exported {version} to {}", out.display());
     Ok(())
 }
 
