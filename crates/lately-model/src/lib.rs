@@ -8,6 +8,7 @@
 
 mod affinity;
 pub mod backend;
+pub mod calibration;
 pub mod checkpoint;
 mod chunk;
 pub mod config;
@@ -25,6 +26,7 @@ mod tape;
 mod tests;
 
 pub use backend::{Backend, Cpu, Scalar};
+pub use calibration::{Calibration, HeadCalibration};
 pub use checkpoint::{CheckpointError, Manifest};
 pub use config::{Encoder, Fusion, ModelConfig};
 pub use error::ModelError;

@@ -4,13 +4,14 @@ use lately_features::{FeatureBatch, Schema};
 
 use crate::network::Network;
 use crate::plan::{Parameter, Plan, initial};
-use crate::{Cpu, Gradients, ModelConfig, ModelError, Normaliser, Objective, Scratch};
+use crate::{Calibration, Cpu, Gradients, ModelConfig, ModelError, Normaliser, Objective, Scratch};
 
 /// A ranking model for one schema, in f32 on the CPU.
 #[derive(Debug, Clone)]
 pub struct Model {
     pub(crate) network: Network<f32>,
     pub(crate) schema_hash: String,
+    pub(crate) calibration: Option<Calibration>,
 }
 
 impl Model {
@@ -22,7 +23,7 @@ impl Model {
         let (plan, specs) = Plan::new(&config, schema)?;
         let parameters = initial(&specs, &config, seed);
         let network = Network { config, plan, parameters, normaliser: Normaliser::identity(schema) };
-        Ok(Self { network, schema_hash: schema.hash() })
+        Ok(Self { network, schema_hash: schema.hash(), calibration: None })
     }
 
     /// The configuration.
@@ -40,7 +41,8 @@ impl Model {
         self.network.plan.heads
     }
 
-    /// Logits N x H of a batch, row-major; the probability is [`lately_kernels::loss::sigmoid`] of it.
+    /// Logits N x H of a batch, row-major, calibrated where the model has a calibration; the probability is
+    /// [`lately_kernels::loss::sigmoid`] of it.
     ///
     /// Single-threaded and deterministic. A row's logits do not depend on what else is in the batch, up to rounding.
     ///
@@ -49,6 +51,9 @@ impl Model {
     pub fn score(&self, batch: &FeatureBatch, scratch: &mut Scratch) -> Result<Vec<f32>, ModelError> {
         let mut logits = Vec::with_capacity(batch.rows() * self.heads());
         self.network.score::<Cpu>(batch, scratch, &mut logits, None)?;
+        if let Some(calibration) = &self.calibration {
+            calibration.apply(&mut logits);
+        }
         Ok(logits)
     }
 
@@ -111,6 +116,21 @@ impl Model {
         }
         let id = self.network.plan.head + 1;
         self.network.parameters[id].data.copy_from_slice(bias);
+        Ok(())
+    }
+
+    /// What [`Model::score`] does to the raw logits; the loss and its gradient are of raw ones.
+    pub fn calibration(&self) -> Option<&Calibration> {
+        self.calibration.as_ref()
+    }
+
+    /// Sets the calibration.
+    ///
+    /// # Errors
+    /// Where it is not one rising function a head.
+    pub fn set_calibration(&mut self, calibration: Option<Calibration>) -> Result<(), ModelError> {
+        calibration.iter().try_for_each(|c| c.validate(self.heads()))?;
+        self.calibration = calibration;
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use lately_features::Schema;
 use serde::{Deserialize, Serialize};
 
+use crate::calibration::CalibrationKind;
 use crate::dates::Zone;
 use crate::groups::{ListKind, ListSequence};
 use crate::weights::{Users, Weights};
@@ -73,6 +74,10 @@ pub struct TrainConfig {
     /// Share of the examples that lose their whole sequence, so that a new user's is not foreign to the model.
     /// Default 0.05.
     pub sequence_dropout: f64,
+    /// How each head's probabilities are calibrated. Default `none`.
+    pub calibration: CalibrationKind,
+    /// Newest share of the rows on which it is fitted, and from which the weights then learn nothing. Default 0.1.
+    pub calibration_share: f64,
     /// Seed of weights, order, windows and dropout.
     pub seed: u64,
     /// Parts into which a batch is cut for the threads. The gradient is their sum in fixed order, so that the result
@@ -108,6 +113,8 @@ impl Default for TrainConfig {
             window_hours: 24.0,
             window_probability: 0.5,
             sequence_dropout: 0.05,
+            calibration: CalibrationKind::None,
+            calibration_share: 0.1,
             seed: 1,
             shards: 8,
             threads: 2,
@@ -185,6 +192,7 @@ impl TrainConfig {
     /// Checks all ranges and, against the schema, all names.
     pub fn validate(&self, schema: &Schema) -> Result<(), ConfigError> {
         let share = "from 0 to 1";
+        let part = self.calibration_share > 0.0 && self.calibration_share < 1.0;
         let rate = self.negative_rate > 0.0 && self.negative_rate <= 1.0;
         for (name, value, good, range) in [
             ("epochs", f64::from(self.epochs), self.epochs > 0, "1 or more"),
@@ -203,6 +211,7 @@ impl TrainConfig {
             ("list_rows", self.list_rows as f64, (2..=4096).contains(&self.list_rows), "2 to 4,096"),
             ("window_hours", self.window_hours, (0.0..=87_600.0).contains(&self.window_hours), "0 to 87,600"),
             ("window_probability", self.window_probability, is_share(self.window_probability), share),
+            ("calibration_share", self.calibration_share, part, "above 0 and below 1"),
             ("sequence_dropout", self.sequence_dropout, is_share(self.sequence_dropout), share),
         ] {
             if !good {

@@ -1,9 +1,10 @@
 //! From logs to a promoted version.
 //!
 //! Read in this order: [`mod@join`] (what was served, joined with what followed), [`dataset`] (the rows), [`config`] and
-//! [`trainer`], [`predict`] and [`eval`] (how good it is), [`gate`] (may it be promoted) and [`publish`]. [`embed`]
+//! [`trainer`], [`calibration`], [`predict`] and [`eval`] (how good it is), [`gate`] (may it be promoted) and [`publish`]. [`embed`]
 //! makes item vectors from histories. Nothing here depends on the number of threads, nor on a clock but for pace.
 
+pub mod calibration;
 pub mod chunks;
 mod clock;
 pub mod config;
