@@ -15,6 +15,7 @@ pub mod config;
 mod encoder;
 mod error;
 mod gradients;
+mod memory;
 pub mod model;
 mod network;
 mod normaliser;

@@ -85,6 +85,9 @@ pub struct TrainConfig {
     pub shards: usize,
     /// Worker threads. Default 2.
     pub threads: usize,
+    /// Most memory that training may take, dataset included, bytes; 0: no bound. It decides how many shards are
+    /// computed at once, never the result. Default 0.
+    pub memory_bytes: u64,
     /// Seconds between saves of the state from which a killed run goes on. Default 20.
     pub save_seconds: u64,
 }
@@ -118,6 +121,7 @@ impl Default for TrainConfig {
             seed: 1,
             shards: 8,
             threads: 2,
+            memory_bytes: 0,
             save_seconds: 20,
         }
     }

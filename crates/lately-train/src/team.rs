@@ -2,15 +2,15 @@
 //! order, so that the result does not depend on the number of threads.
 
 use std::ops::Range;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lately_model::{Gradients, Model, ModelError, Scratch};
 
 use crate::config::TrainConfig;
 use crate::examples::{Examples, Part};
+use crate::memory::Memory;
 use crate::optim::{Step, adam};
 use crate::random::Random;
+use crate::reduce::Reducer;
 use crate::sampler::Epoch;
 use crate::state::Run;
 use crate::trainer::TrainError;
@@ -25,12 +25,6 @@ struct Worker {
     scratch: Scratch,
 }
 
-/// One part of a batch: its gradients and loss.
-struct Shard {
-    gradients: Gradients,
-    loss: f64,
-}
-
 /// The threads and the memory that steps reuse.
 pub(crate) struct Team<'e> {
     examples: &'e Examples<'e>,
@@ -38,7 +32,7 @@ pub(crate) struct Team<'e> {
     /// For each head the weight of the list term.
     head_weight: Vec<f32>,
     workers: Vec<Worker>,
-    shards: Vec<Mutex<Shard>>,
+    reducer: Reducer,
     /// For each parameter the length of a row.
     widths: Vec<usize>,
 }
@@ -46,13 +40,18 @@ pub(crate) struct Team<'e> {
 impl<'e> Team<'e> {
     pub(crate) fn new(model: &Model, examples: &'e Examples<'e>) -> Result<Self, TrainError> {
         let config = examples.config;
-        let shard = || Mutex::new(Shard { gradients: Gradients::zeros(model), loss: 0.0 });
+        // Twice the threads: who is done early need not wait for who is late.
+        let most = config.shards.min(2 * config.threads);
+        let buffers = match config.memory_bytes {
+            0 => most,
+            limit => Memory::measure(model, examples)?.buffers(limit, config.threads, most)?,
+        };
         Ok(Self {
             examples,
             config,
             head_weight: config.list_head_weights(&examples.slice.dataset.schema)?,
             workers: (0..config.threads).map(|_| Worker::default()).collect(),
-            shards: (0..config.shards).map(|_| shard()).collect(),
+            reducer: Reducer::new(model, buffers),
             widths: model.parameters().iter().map(|p| p.shape.last().copied().unwrap_or(1)).collect(),
         })
     }
@@ -67,27 +66,26 @@ impl<'e> Team<'e> {
     ) -> Result<(f64, u64), TrainError> {
         let size = order.size(batch);
         let parts = order.shards(batch, self.config.shards);
-        let (next, shards, step, model) = (AtomicUsize::new(0), &self.shards, run.step(), &run.model);
+        self.reducer.begin(parts.len());
+        let (reducer, step, model) = (&self.reducer, run.step(), &run.model);
         let (examples, head_weight) = (self.examples, self.head_weight.as_slice());
         let work = |worker: &mut Worker| -> Result<(), ModelError> {
-            loop {
-                let at = next.fetch_add(1, Ordering::Relaxed);
-                let Some(groups) = parts.get(at) else { return Ok(()) };
-                // No other thread takes this number; a poisoned lock means that the run is failing anyway.
-                let mut shard = shards[at].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                shard.gradients.clear();
-                shard.loss = 0.0;
-                if groups.is_empty() {
-                    continue;
-                }
+            while let Some(mut claim) = reducer.claim() {
+                let groups = &order.groups[parts[claim.shard()].clone()];
                 let Worker { part, scratch } = &mut *worker;
-                let groups = &order.groups[groups.clone()];
                 examples.assemble(order.number, groups, 1.0 / size.stands_for, part);
-                let seed = Some(Random::of(examples.config.seed, &[DROPOUT, step, at as u64]).next());
-                let (objective, gradients) = (part.objective(head_weight), &mut shard.gradients);
-                shard.loss =
-                    model.objective_and_gradient(&part.batch, &objective, seed, scratch, gradients)?;
+                let seed = Random::of(examples.config.seed, &[DROPOUT, step, claim.shard() as u64]).next();
+                let objective = part.objective(head_weight);
+                let loss = model.objective_and_gradient(
+                    &part.batch,
+                    &objective,
+                    Some(seed),
+                    scratch,
+                    claim.gradients(),
+                )?;
+                claim.give(loss);
             }
+            Ok(())
         };
         let results: Vec<Result<(), ModelError>> = std::thread::scope(|scope| {
             let threads: Vec<_> = self.workers.iter_mut().map(|w| scope.spawn(|| work(w))).collect();
@@ -97,52 +95,38 @@ impl<'e> Team<'e> {
             threads.into_iter().map(join).collect()
         });
         results.into_iter().collect::<Result<(), _>>()?;
-        let loss = self.reduce();
+        let (gradients, loss) = self.reducer.end();
         if !loss.is_finite() {
             return Err(TrainError::Diverged(step));
         }
-        self.update(run, rate);
+        update(self.config, &self.widths, gradients, run, rate);
         run.loss.push(loss);
         Ok((loss, size.rows as u64))
     }
+}
 
-    /// Adds all shards to the first, in order.
-    fn reduce(&mut self) -> f64 {
-        let mut shards =
-            self.shards.iter_mut().map(|s| s.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner));
-        let Some(first) = shards.next() else { return 0.0 };
-        for shard in shards {
-            first.gradients.add(&shard.gradients);
-            first.loss += shard.loss;
+/// One step of Adam with the clipped gradient; `widths`: for each parameter the length of a row.
+fn update(config: &TrainConfig, widths: &[usize], gradients: &mut Gradients, run: &mut Run, rate: f64) {
+    if config.clip_norm > 0.0 {
+        let norm = gradients.norm();
+        if norm > config.clip_norm {
+            gradients.scale((config.clip_norm / norm) as f32);
         }
-        first.loss
     }
-
-    fn update(&mut self, run: &mut Run, rate: f64) {
-        let config = self.config;
-        let Some(first) = self.shards.first_mut() else { return };
-        let gradients = &mut first.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).gradients;
-        if config.clip_norm > 0.0 {
-            let norm = gradients.norm();
-            if norm > config.clip_norm {
-                gradients.scale((config.clip_norm / norm) as f32);
-            }
-        }
-        let (beta1, beta2, decay) = (config.beta1, config.beta2, config.weight_decay);
-        let step = Step { rate, beta1, beta2, decay, number: run.step() + 1 };
-        let parameters = run.model.parameters_mut().zip(&mut run.moments).zip(&self.widths);
-        for ((((_, data), (m, v)), width), (_, gradient, touched)) in parameters.zip(gradients.iter()) {
-            let Some(rows) = touched else {
-                adam(&step, data, gradient, m, v);
-                continue;
-            };
-            // A table's untouched rows and their moments stay as they are ("lazy" Adam): a step costs what the
-            // batch holds, and a rare id does not drift on old momentum.
-            for row in rows {
-                let at = *row as usize * width..(*row as usize + 1) * width;
-                let (m, v) = (&mut m[at.clone()], &mut v[at.clone()]);
-                adam(&step, &mut data[at.clone()], &gradient[at], m, v);
-            }
+    let (beta1, beta2, decay) = (config.beta1, config.beta2, config.weight_decay);
+    let step = Step { rate, beta1, beta2, decay, number: run.step() + 1 };
+    let parameters = run.model.parameters_mut().zip(&mut run.moments).zip(widths);
+    for ((((_, data), (m, v)), width), (_, gradient, touched)) in parameters.zip(gradients.iter()) {
+        let Some(rows) = touched else {
+            adam(&step, data, gradient, m, v);
+            continue;
+        };
+        // A table's untouched rows and their moments stay as they are ("lazy" Adam): a step costs what the
+        // batch holds, and a rare id does not drift on old momentum.
+        for row in rows {
+            let at = *row as usize * width..(*row as usize + 1) * width;
+            let (m, v) = (&mut m[at.clone()], &mut v[at.clone()]);
+            adam(&step, &mut data[at.clone()], &gradient[at], m, v);
         }
     }
 }

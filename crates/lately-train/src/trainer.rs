@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::config::{ConfigError, TrainConfig};
 use crate::dataset::{Slice, push_rows};
 use crate::examples::Examples;
+use crate::memory::{Memory, Size};
 use crate::optim::schedule;
 use crate::sampler::Epoch;
 use crate::state::{Run, StateError};
@@ -105,6 +106,19 @@ pub enum TrainError {
     /// The state could not be saved or read.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The bound on memory is too low.
+    #[error(
+        "training takes at least {} with {threads} threads, the bound on memory (--memory, `memory_bytes`) is {}: {memory}",
+        Size(memory.least(*threads)), Size(*limit)
+    )]
+    Memory {
+        /// The bound, bytes.
+        limit: u64,
+        /// Worker threads.
+        threads: usize,
+        /// What takes how much.
+        memory: Box<Memory>,
+    },
     /// The loss is no longer a number.
     #[error("the loss is not finite at step {0}: lower learning_rate or look for features of extreme size")]
     Diverged(u64),
@@ -194,7 +208,7 @@ fn rate(config: &TrainConfig, step: u64, steps: u64) -> f64 {
 
 /// All that decides a run's result: rows, model and settings but for those that only decide its pace.
 fn fingerprint(slice: &Slice<'_>, model: &ModelConfig, config: &TrainConfig) -> u128 {
-    let settings = TrainConfig { threads: 0, save_seconds: 0, ..config.clone() };
+    let settings = TrainConfig { threads: 0, memory_bytes: 0, save_seconds: 0, ..config.clone() };
     let text = format!("{:032x} {model:?} {settings:?}", slice.fingerprint());
     xxhash_rust::xxh3::xxh3_128(text.as_bytes())
 }

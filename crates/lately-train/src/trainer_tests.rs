@@ -7,6 +7,7 @@ use crate::dataset::{Candidate, Dataset, Request};
 use crate::dates::Zone;
 use crate::fixtures::*;
 use crate::join::{JoinOptions, join};
+use crate::memory::Memory;
 use crate::metrics::auc;
 use crate::predict::{self, by_model};
 use crate::random::Random;
@@ -263,6 +264,22 @@ fn twenty_interrupted_runs_end_as_the_whole_one() {
         points.len(),
         whole.1.steps
     );
+}
+
+#[test]
+fn a_bound_on_memory_changes_no_bit_or_is_refused() {
+    let d = world(60, 3);
+    let model = small(Encoder::Transact);
+    let config = |memory_bytes| TrainConfig { epochs: 1, threads: 3, memory_bytes, ..quick() };
+    let free = run(&d, &model, &config(0));
+    let (slice, config_0) = (d.all(), config(0));
+    let examples = Examples::new(&slice, &config_0).unwrap();
+    let least = Memory::measure(&start(&examples, &model).unwrap(), &examples).unwrap().least(3);
+    let tight = run(&d, &model, &config(least));
+    assert!(bits(&free.0, &free.1) == bits(&tight.0, &tight.1));
+    let refused = train(&slice, &model, &config(least - 1), None, &mut |_| Control::Continue).unwrap_err();
+    assert!(matches!(refused, TrainError::Memory { limit, threads: 3, .. } if limit == least - 1));
+    assert!(refused.to_string().contains("the bound on memory"), "{refused}");
 }
 
 #[test]
