@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::network::Network;
 use crate::plan::{Parameter, Plan};
-use crate::{Model, ModelConfig, ModelError, Normaliser};
+use crate::{Calibration, Model, ModelConfig, ModelError, Normaliser};
 
 /// Written by this version; older ones are read, newer ones refused.
 pub const FORMAT: u32 = 1;
@@ -53,9 +53,9 @@ pub struct Manifest {
     /// Metrics of the evaluation, by name.
     #[serde(default)]
     pub metrics: BTreeMap<String, f64>,
-    /// Calibration of the probabilities; none yet.
+    /// Calibration of the probabilities: that of the model.
     #[serde(default)]
-    pub calibration: Option<serde_json::Value>,
+    pub calibration: Option<Calibration>,
 }
 
 impl Manifest {
@@ -73,7 +73,7 @@ impl Manifest {
             seed,
             parent: None,
             metrics: BTreeMap::new(),
-            calibration: None,
+            calibration: model.calibration().cloned(),
         }
     }
 
@@ -122,7 +122,9 @@ pub enum CheckpointError {
     #[error("checkpoint: {0}")]
     Schema(#[from] SchemaError),
     /// The manifest contradicts itself.
-    #[error("checkpoint: the manifest's {0} does not match its schema: the file is damaged or was edited")]
+    #[error(
+        "checkpoint: the manifest's {0} does not match its schema or model: the file is damaged or was edited"
+    )]
     Contradiction(&'static str),
     /// The model's configuration is out of range.
     #[error("checkpoint: {0}")]
@@ -192,6 +194,9 @@ pub fn to_bytes(model: &Model, manifest: &Manifest) -> Result<Vec<u8>, Checkpoin
     if manifest.schema_hash != model.schema_hash || manifest.config != *model.config() {
         return Err(CheckpointError::Contradiction("schema hash or configuration"));
     }
+    if manifest.calibration != model.calibration {
+        return Err(CheckpointError::Contradiction("calibration"));
+    }
     let network = &model.network;
     if let Some(p) = network.parameters.iter().find(|p| p.data.iter().any(|x| !x.is_finite())) {
         return Err(CheckpointError::NotFinite(p.name.clone()));
@@ -238,8 +243,10 @@ pub fn from_bytes(bytes: &[u8]) -> Result<(Model, Manifest), CheckpointError> {
     };
     normaliser.validate(user, item)?;
     let network = Network { config: manifest.config.clone(), plan, parameters, normaliser };
-    let length = manifest.schema.sequence.length.into();
-    Ok((Model { network, schema_hash: manifest.schema_hash.clone(), length }, manifest))
+    let (schema_hash, length) = (manifest.schema_hash.clone(), manifest.schema.sequence.length.into());
+    let mut model = Model { network, schema_hash, length, calibration: None };
+    model.set_calibration(manifest.calibration.clone())?;
+    Ok((model, manifest))
 }
 
 fn read_manifest(json: &str) -> Result<Manifest, CheckpointError> {

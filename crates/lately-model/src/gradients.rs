@@ -26,7 +26,7 @@ struct Entry<R> {
 ///
 /// Each is held densely. For hashed embedding tables the rows that are not zero are listed as well, so that clearing,
 /// adding and an optimiser's step cost the rows that a batch touched, not the table.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Gradients<R = f32> {
     entries: Vec<Entry<R>>,
 }
@@ -85,6 +85,15 @@ impl<R: Real> Gradients<R> {
                 .iter()
                 .zip(parameters.iter().enumerate().map(length))
                 .all(|(e, n)| e.data.len() == n)
+    }
+
+    /// Bytes that it holds, once every row of every table has been touched.
+    pub fn bytes(&self) -> usize {
+        let of = |e: &Entry<R>| {
+            let rows = e.touched.as_ref().map_or(0, |t| t.seen.len());
+            size_of::<R>() * e.data.len() + (size_of::<bool>() + size_of::<u32>()) * rows
+        };
+        self.entries.iter().map(of).sum()
     }
 
     /// Sets all to zero.

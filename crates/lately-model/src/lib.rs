@@ -9,12 +9,14 @@
 
 mod affinity;
 pub mod backend;
+pub mod calibration;
 pub mod checkpoint;
 mod chunk;
 pub mod config;
 mod encoder;
 mod error;
 mod gradients;
+mod memory;
 pub mod model;
 mod network;
 mod normaliser;
@@ -31,6 +33,7 @@ mod top;
 mod update;
 
 pub use backend::{Backend, Cpu, CpuBf16, Scalar};
+pub use calibration::{Calibration, HeadCalibration};
 pub use checkpoint::{CheckpointError, Manifest};
 pub use config::{Encoder, Fusion, ModelConfig, Outputs, Precision, SequenceActions};
 pub use error::ModelError;

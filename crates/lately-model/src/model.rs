@@ -4,7 +4,9 @@ use lately_features::{FeatureBatch, Schema};
 
 use crate::network::Network;
 use crate::plan::{Parameter, Plan, initial};
-use crate::{Cpu, CpuBf16, Gradients, ModelConfig, ModelError, Normaliser, Objective, Precision, Scratch};
+use crate::{
+    Calibration, Cpu, CpuBf16, Gradients, ModelConfig, ModelError, Normaliser, Objective, Precision, Scratch,
+};
 
 /// A ranking model for one schema, in f32 on the CPU.
 #[derive(Debug, Clone)]
@@ -13,6 +15,7 @@ pub struct Model {
     pub(crate) schema_hash: String,
     /// Tokens at most, of the schema.
     pub(crate) length: usize,
+    pub(crate) calibration: Option<Calibration>,
 }
 
 impl Model {
@@ -24,7 +27,8 @@ impl Model {
         let (plan, specs) = Plan::new(&config, schema)?;
         let parameters = initial(&specs, &config, seed);
         let network = Network { config, plan, parameters, normaliser: Normaliser::identity(schema) };
-        Ok(Self { network, schema_hash: schema.hash(), length: schema.sequence.length.into() })
+        let (schema_hash, length) = (schema.hash(), schema.sequence.length.into());
+        Ok(Self { network, schema_hash, length, calibration: None })
     }
 
     /// The configuration.
@@ -42,7 +46,8 @@ impl Model {
         self.network.plan.heads
     }
 
-    /// Logits N x H of a batch, row-major; the probability is [`lately_kernels::loss::sigmoid`] of it.
+    /// Logits N x H of a batch, row-major, calibrated where the model has a calibration; the probability is
+    /// [`lately_kernels::loss::sigmoid`] of it.
     ///
     /// Single-threaded and deterministic. A row's logits do not depend on what else is in the batch, up to rounding.
     ///
@@ -53,6 +58,9 @@ impl Model {
         match scratch.precision {
             Precision::F32 => self.network.score::<Cpu>(batch, scratch, &mut logits, None)?,
             Precision::Bf16 => self.network.score::<CpuBf16>(batch, scratch, &mut logits, None)?,
+        }
+        if let Some(calibration) = &self.calibration {
+            calibration.apply(&mut logits);
         }
         Ok(logits)
     }
@@ -124,6 +132,21 @@ impl Model {
         }
         let id = self.network.plan.head + 1;
         self.network.parameters[id].data.copy_from_slice(bias);
+        Ok(())
+    }
+
+    /// What [`Model::score`] does to the raw logits; the loss and its gradient are of raw ones.
+    pub fn calibration(&self) -> Option<&Calibration> {
+        self.calibration.as_ref()
+    }
+
+    /// Sets the calibration.
+    ///
+    /// # Errors
+    /// Where it is not one rising function a head.
+    pub fn set_calibration(&mut self, calibration: Option<Calibration>) -> Result<(), ModelError> {
+        calibration.iter().try_for_each(|c| c.validate(self.heads()))?;
+        self.calibration = calibration;
         Ok(())
     }
 

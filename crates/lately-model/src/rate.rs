@@ -13,6 +13,7 @@ use lately_kernels::linear::Shape;
 use crate::Gradients;
 use crate::backend::Backend;
 use crate::chunk::Chunk;
+use crate::memory::held;
 use crate::network::Network;
 use crate::tape::{GradientTape, TopTape, sized};
 
@@ -42,6 +43,12 @@ pub(crate) struct RateTape<R> {
     inputs: Vec<R>,
     hidden: Vec<R>,
     logits: Vec<R>,
+}
+
+impl<R> RateTape<R> {
+    pub(crate) fn bytes(&self) -> usize {
+        held(&[&self.inputs, &self.hidden, &self.logits])
+    }
 }
 
 /// Adds the tower's logits to `top.logits`; `top.order` keeps those without it.

@@ -6,6 +6,7 @@ use lately_features::Schema;
 use lately_model::Precision;
 use serde::{Deserialize, Serialize};
 
+use crate::calibration::CalibrationKind;
 use crate::dates::Zone;
 use crate::groups::{ListKind, ListSequence};
 use crate::weights::{Users, Weights};
@@ -74,6 +75,10 @@ pub struct TrainConfig {
     /// Share of the examples that lose their whole sequence, so that a new user's is not foreign to the model.
     /// Default 0.05.
     pub sequence_dropout: f64,
+    /// How each head's probabilities are calibrated. Default `none`.
+    pub calibration: CalibrationKind,
+    /// Newest share of the rows on which it is fitted, and from which the weights then learn nothing. Default 0.1.
+    pub calibration_share: f64,
     /// Seed of weights, order, windows and dropout.
     pub seed: u64,
     /// How matrices are multiplied: `f32`, or `bf16`, which is faster on a machine with AMX and holds gradients to 1e-2 of
@@ -81,6 +86,9 @@ pub struct TrainConfig {
     pub precision: Precision,
     /// Worker threads. Default 2.
     pub threads: usize,
+    /// Most memory that training may take, dataset included, bytes; 0: no bound. It decides how many shards are
+    /// computed at once, never the result. Default 0.
+    pub memory_bytes: u64,
     /// Seconds between saves of the state from which a killed run goes on. Default 20.
     pub save_seconds: u64,
 }
@@ -109,9 +117,12 @@ impl Default for TrainConfig {
             window_hours: 24.0,
             window_probability: 0.5,
             sequence_dropout: 0.05,
+            calibration: CalibrationKind::None,
+            calibration_share: 0.1,
             seed: 1,
             precision: Precision::F32,
             threads: 2,
+            memory_bytes: 0,
             save_seconds: 20,
         }
     }
@@ -186,6 +197,7 @@ impl TrainConfig {
     /// Checks all ranges and, against the schema, all names.
     pub fn validate(&self, schema: &Schema) -> Result<(), ConfigError> {
         let share = "from 0 to 1";
+        let part = self.calibration_share > 0.0 && self.calibration_share < 1.0;
         let rate = self.negative_rate > 0.0 && self.negative_rate <= 1.0;
         for (name, value, good, range) in [
             ("epochs", f64::from(self.epochs), self.epochs > 0, "1 or more"),
@@ -203,6 +215,7 @@ impl TrainConfig {
             ("list_rows", self.list_rows as f64, (2..=4096).contains(&self.list_rows), "2 to 4,096"),
             ("window_hours", self.window_hours, (0.0..=87_600.0).contains(&self.window_hours), "0 to 87,600"),
             ("window_probability", self.window_probability, is_share(self.window_probability), share),
+            ("calibration_share", self.calibration_share, part, "above 0 and below 1"),
             ("sequence_dropout", self.sequence_dropout, is_share(self.sequence_dropout), share),
         ] {
             if !good {

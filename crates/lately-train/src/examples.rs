@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use lately_features::batch::Columns;
 use lately_features::{FeatureBatch, RequestContext, Token};
 use lately_model::{Lists, Objective};
 
@@ -64,6 +65,21 @@ impl Part {
         self.copies.clear();
     }
 
+    /// Bytes that it holds.
+    pub(crate) fn bytes(&self) -> usize {
+        let b = &self.batch;
+        let columns = |c: &Columns| c.categorical.len() + c.numeric.len() + c.embedding.len();
+        let words = [&b.row_offsets, &b.token_offsets, &self.offsets].map(Vec::len).iter().sum::<usize>()
+            + [&b.token_item, &b.candidate, &b.label, &self.weights, &self.copies]
+                .map(Vec::len)
+                .iter()
+                .sum::<usize>()
+            + columns(&b.user)
+            + columns(&b.item);
+        // Of a token its age, action and surface.
+        4 * words + 2 * b.surface.len() + 11 * b.token_action.len()
+    }
+
     /// What the rows are trained for; `head_weight`: of the list term.
     pub(crate) fn objective<'p>(&'p self, head_weight: &'p [f32]) -> Objective<'p> {
         let lists = Lists { offsets: &self.offsets, head_weight, copies: &self.copies };
@@ -108,6 +124,11 @@ impl<'a> Examples<'a> {
     pub(crate) fn size(&self, epoch: u64, group: u32) -> Size {
         let rows = self.groups.get(group).iter().flat_map(|at| self.kept(epoch, *at));
         rows.fold(Size::default(), |sum, (_, stands_for)| sum.plus(Size { rows: 1, stands_for }))
+    }
+
+    /// Tokens of some groups.
+    pub(crate) fn tokens(&self, groups: &[u32]) -> usize {
+        groups.iter().flat_map(|group| self.groups.get(*group)).map(|at| self.request(*at).tokens.len()).sum()
     }
 
     /// Every row's request and its weight in each head, with all rows kept.

@@ -1,11 +1,12 @@
 //! From logs to a promoted version.
 //!
 //! Read in this order: [`mod@join`] (what was served, joined with what followed), [`dataset`] (the rows), [`config`] and
-//! [`trainer`], [`predict`] and [`eval`] (how good it is), [`gate`] (may it be promoted) and [`publish`]. [`embed`]
-//! makes item vectors from histories, [`ablation`] compares configurations over seeds. Nothing here depends on the
-//! number of threads, nor on a clock but for pace.
+//! [`trainer`], [`calibration`], [`predict`] and [`eval`] (how good it is), [`gate`] (may it be promoted) and
+//! [`publish`]. [`embed`] makes item vectors from histories, [`ablation`] compares configurations over seeds. Nothing
+//! here depends on the number of threads, nor on a clock but for pace.
 
 pub mod ablation;
+pub mod calibration;
 pub mod chunks;
 mod clock;
 pub mod config;
@@ -21,6 +22,7 @@ pub mod groups;
 pub mod join;
 mod known;
 mod labels;
+pub mod memory;
 pub mod metrics;
 mod optim;
 pub mod plot;

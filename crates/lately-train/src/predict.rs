@@ -29,23 +29,35 @@ pub fn by_model(
     model: &Model,
     threads: usize,
 ) -> Result<Scores, ModelError> {
+    let (jobs, first_rows) = own_jobs(slice);
+    let rows = run(slice, model, &jobs, slice.rows(), threads)?;
+    let in_chunk = match chunks.kind {
+        ChunkKind::Request => None,
+        ChunkKind::UserDay => {
+            Some(run(slice, model, &chunk_jobs(slice, chunks, &first_rows), slice.rows(), threads)?)
+        }
+    };
+    Ok(Scores { name: name.to_owned(), rows, in_chunk, logits: true })
+}
+
+/// N x H logits, every row with its own sequence. The result does not depend on `threads`.
+pub(crate) fn own(slice: &Slice<'_>, model: &Model, threads: usize) -> Result<Vec<f32>, ModelError> {
+    run(slice, model, &own_jobs(slice).0, slice.rows(), threads)
+}
+
+/// One job for each request, and each request's first row.
+fn own_jobs<'a>(slice: &Slice<'a>) -> (Vec<Job<'a>>, Vec<u32>) {
     let mut row = 0;
     let mut first_rows = Vec::with_capacity(slice.requests.len());
     let mut jobs = Vec::with_capacity(slice.requests.len());
-    for request in slice.iter() {
+    for at in &slice.requests {
+        let request = &slice.dataset.requests[*at as usize];
         first_rows.push(row);
         let candidates: Vec<_> = (row..).zip(&request.candidates).collect();
         row += candidates.len() as u32;
         jobs.push(Job { start: request, surface: request.surface, candidates });
     }
-    let rows = run(slice, model, &jobs, row as usize, threads)?;
-    let in_chunk = match chunks.kind {
-        ChunkKind::Request => None,
-        ChunkKind::UserDay => {
-            Some(run(slice, model, &chunk_jobs(slice, chunks, &first_rows), row as usize, threads)?)
-        }
-    };
-    Ok(Scores { name: name.to_owned(), rows, in_chunk, logits: true })
+    (jobs, first_rows)
 }
 
 /// One job for each surface in a chunk: rows keep their own surface, all else of the user is as at the start.

@@ -7,10 +7,10 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use lately_model::{Model, Normaliser};
+use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, SafeTensors, View};
 
 /// Version of the file's layout.
@@ -53,25 +53,38 @@ pub(crate) struct Run {
     fingerprint: u128,
 }
 
-/// A tensor to be written.
-struct Out {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
+/// Numbers to be written. Their bytes are made when their turn comes, so that a save takes memory for one tensor.
+enum Numbers<'a> {
+    F32(&'a [f32]),
+    F64(&'a [f64]),
 }
 
-impl View for Out {
+struct Out<'a> {
+    shape: [usize; 1],
+    numbers: Numbers<'a>,
+}
+
+impl View for Out<'_> {
     fn dtype(&self) -> Dtype {
-        self.dtype
+        match self.numbers {
+            Numbers::F32(_) => Dtype::F32,
+            Numbers::F64(_) => Dtype::F64,
+        }
     }
     fn shape(&self) -> &[usize] {
         &self.shape
     }
     fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.bytes)
+        match self.numbers {
+            Numbers::F32(list) => list.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Numbers::F64(list) => list.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        }
     }
     fn data_len(&self) -> usize {
-        self.bytes.len()
+        match self.numbers {
+            Numbers::F32(list) => size_of_val(list),
+            Numbers::F64(list) => size_of_val(list),
+        }
     }
 }
 
@@ -88,19 +101,14 @@ impl Run {
 
     pub(crate) fn save(&self, path: &Path) -> Result<(), StateError> {
         let damaged = |reason: String| StateError::Damaged { path: path.to_owned(), reason };
-        let tensor = |data: &[f32]| Out {
-            dtype: Dtype::F32,
-            shape: vec![data.len()],
-            bytes: data.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        };
         let mut tensors = Vec::with_capacity(3 * self.moments.len() + 1);
         for (parameter, (m, v)) in self.model.parameters().iter().zip(&self.moments) {
             for (prefix, data) in [("w", &parameter.data), ("m", m), ("v", v)] {
-                tensors.push((format!("{prefix}.{}", parameter.name), tensor(data)));
+                let out = Out { shape: [data.len()], numbers: Numbers::F32(data) };
+                tensors.push((format!("{prefix}.{}", parameter.name), out));
             }
         }
-        let bytes = self.loss.iter().flat_map(|x| x.to_le_bytes()).collect();
-        let loss = Out { dtype: Dtype::F64, shape: vec![self.loss.len()], bytes };
+        let loss = Out { shape: [self.loss.len()], numbers: Numbers::F64(&self.loss) };
         tensors.push(("loss".to_owned(), loss));
         let normaliser =
             serde_json::to_string(self.model.normaliser()).map_err(|e| damaged(e.to_string()))?;
@@ -109,8 +117,13 @@ impl Run {
             ("fingerprint".to_owned(), format!("{:032x}", self.fingerprint)),
             ("normaliser".to_owned(), normaliser),
         ]);
-        let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|e| damaged(e.to_string()))?;
-        write(path, &bytes).map_err(|source| StateError::Io { path: path.to_owned(), source })
+        let beside = path.with_extension("partial");
+        let io = |source| StateError::Io { path: path.to_owned(), source };
+        safetensors::serialize_to_file(tensors, Some(metadata), &beside).map_err(|e| match e {
+            SafeTensorError::IoError(source) => io(source),
+            other => damaged(other.to_string()),
+        })?;
+        replace(&beside, path).map_err(io)
     }
 
     /// Reads a state into `model`, a new one of the same configuration.
@@ -156,12 +169,10 @@ impl Run {
     }
 }
 
-fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let beside = path.with_extension("partial");
-    let mut file = File::create(&beside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&beside, path)?;
+/// Puts `beside` at the place of `path` when it is safe on the disk.
+fn replace(beside: &Path, path: &Path) -> std::io::Result<()> {
+    File::open(beside)?.sync_all()?;
+    std::fs::rename(beside, path)?;
     match path.parent().filter(|p| !p.as_os_str().is_empty()) {
         Some(parent) => File::open(parent)?.sync_all(),
         None => File::open(".")?.sync_all(),

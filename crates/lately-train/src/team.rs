@@ -7,6 +7,7 @@ use lately_model::{AdamStep, Gradients, Model, Scratch};
 
 use crate::config::TrainConfig;
 use crate::examples::{Examples, Part};
+use crate::memory::Memory;
 use crate::random::Random;
 use crate::sampler::Epoch;
 use crate::state::Run;
@@ -29,6 +30,9 @@ pub(crate) struct Team<'e> {
 impl<'e> Team<'e> {
     pub(crate) fn new(model: &Model, examples: &'e Examples<'e>) -> Result<Self, TrainError> {
         let config = examples.config;
+        if config.memory_bytes > 0 {
+            Memory::measure(model, examples)?.check(config.memory_bytes)?;
+        }
         Ok(Self {
             examples,
             config,

@@ -11,10 +11,12 @@ use lately_features::FeatureBatch;
 use lately_model::{Model, ModelConfig, ModelError, NormaliserFit};
 use serde::Serialize;
 
+use crate::calibration::{self, CalibrationKind};
 use crate::clock::Clock;
 use crate::config::{ConfigError, TrainConfig};
 use crate::dataset::{Slice, push_rows};
 use crate::examples::Examples;
+use crate::memory::{Memory, Size};
 use crate::optim::schedule;
 use crate::sampler::Epoch;
 use crate::state::{Run, StateError};
@@ -61,7 +63,7 @@ pub struct TrainReport {
     pub steps: u64,
     /// Rows, all epochs together.
     pub rows: u64,
-    /// Requests of one epoch.
+    /// Requests on which the weights were fitted: all but those held out for calibration.
     pub requests: usize,
     /// Weighted loss of every step.
     pub loss: Vec<f64>,
@@ -103,6 +105,17 @@ pub enum TrainError {
     /// The state could not be saved or read.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The bound on memory is too low.
+    #[error(
+        "training takes {}, the bound on memory (--memory, `memory_bytes`) is {}: {memory}",
+        Size(memory.total()), Size(*limit)
+    )]
+    Memory {
+        /// The bound, bytes.
+        limit: u64,
+        /// What takes how much.
+        memory: Box<Memory>,
+    },
     /// The loss is no longer a number.
     #[error("the loss is not finite at step {0}: lower learning_rate or look for features of extreme size")]
     Diverged(u64),
@@ -119,10 +132,13 @@ pub fn train(
 ) -> Result<Outcome, TrainError> {
     let schema = &slice.dataset.schema;
     config.validate(schema)?;
-    if slice.rows() == 0 {
+    let calibrated = config.calibration != CalibrationKind::None;
+    let split = calibrated.then(|| slice.split_newest(config.calibration_share));
+    let fitted = split.as_ref().map_or(slice, |(older, _)| older);
+    if fitted.rows() == 0 {
         return Err(TrainError::Empty);
     }
-    let examples = Examples::new(slice, config)?;
+    let examples = Examples::new(fitted, config)?;
     let fingerprint = fingerprint(slice, model, config);
     let mut run = match state.filter(|path| path.exists()) {
         Some(path) => Run::load(path, fingerprint, Model::new(model.clone(), schema, config.seed)?)?,
@@ -169,12 +185,17 @@ pub fn train(
     let report = TrainReport {
         steps,
         rows,
-        requests: slice.requests.len(),
+        requests: fitted.requests.len(),
         resumed_at: clock.resumed_at,
         seconds: clock.begun.elapsed().as_secs_f64(),
         loss: run.loss,
     };
-    Ok(Outcome::Finished { model: Box::new(run.model), report })
+    let mut model = Box::new(run.model);
+    if let Some((_, newest)) = &split {
+        let calibration = calibration::fit(&model, newest, config.calibration, config.threads)?;
+        model.set_calibration(calibration)?;
+    }
+    Ok(Outcome::Finished { model, report })
 }
 
 fn rate(config: &TrainConfig, step: u64, steps: u64) -> f64 {
@@ -184,7 +205,7 @@ fn rate(config: &TrainConfig, step: u64, steps: u64) -> f64 {
 
 /// All that decides a run's result: rows, model and settings but for those that only decide its pace.
 fn fingerprint(slice: &Slice<'_>, model: &ModelConfig, config: &TrainConfig) -> u128 {
-    let settings = TrainConfig { threads: 0, save_seconds: 0, ..config.clone() };
+    let settings = TrainConfig { threads: 0, memory_bytes: 0, save_seconds: 0, ..config.clone() };
     let text = format!("{:032x} {model:?} {settings:?}", slice.fingerprint());
     xxhash_rust::xxh3::xxh3_128(text.as_bytes())
 }

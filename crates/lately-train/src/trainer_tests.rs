@@ -7,12 +7,13 @@ use crate::dataset::{Candidate, Dataset, Request};
 use crate::dates::Zone;
 use crate::fixtures::*;
 use crate::join::{JoinOptions, join};
+use crate::memory::Memory;
 use crate::metrics::auc;
-use crate::predict::by_model;
+use crate::predict::{self, by_model};
 use crate::random::Random;
 use lately_features::event::FeatureValues;
 use lately_features::{Event, FeatureValue, Features};
-use lately_model::Encoder;
+use lately_model::{Encoder, HeadCalibration};
 
 /// Items stand at +1 or -1 in their embedding; each user saved two items of one side, which nothing but the sequence
 /// tells, and clicks that side with probability 0.9, the other with 0.1.
@@ -189,6 +190,95 @@ fn dropped_negatives_leave_predictions_calibrated() {
     assert!(report.steps * 10 < all.steps * 8, "{} of {} steps", report.steps, all.steps);
     let auc = click_auc(&model, &future);
     assert!(auc > 0.78, "AUC {auc}");
+}
+
+#[test]
+fn calibration_takes_back_what_label_weights_did() {
+    let (past, future) = (world(800, 1), world(400, 2));
+    let of = |calibration| {
+        let label_weights = serde_json::from_str(r#"{"click": {"click": 3}}"#).unwrap();
+        run(&past, &small(Encoder::Transact), &TrainConfig { label_weights, calibration, ..quick() }).0
+    };
+    let logits = |model: &Model| -> Vec<f32> {
+        predict::own(&future.all(), model, 2).unwrap().into_iter().step_by(future.heads()).collect()
+    };
+    let predicted = |model: &Model| {
+        let sum: f64 = logits(model).iter().map(|z| 1.0 / (1.0 + f64::from(-z).exp())).sum();
+        sum / future.stats.positives[0] as f64
+    };
+    let raw = predicted(&of(CalibrationKind::None));
+    assert!(raw > 1.3, "predicted over observed {raw}");
+    for kind in [CalibrationKind::Platt, CalibrationKind::Isotonic] {
+        let model = of(kind);
+        let calibration = model.calibration().unwrap();
+        assert!((3980..=4020).contains(&(calibration.rows * 10)), "the newest tenth of 4,000 rows");
+        assert_eq!(calibration.heads[2], HeadCalibration::IDENTITY, "no hide, nothing to fit");
+        let value = predicted(&model);
+        assert!((0.85..1.15).contains(&value), "{kind:?}: predicted over observed {value}");
+        // The order stays.
+        let mut plain = model.clone();
+        plain.set_calibration(None).unwrap();
+        let mut both: Vec<_> = logits(&plain).into_iter().zip(logits(&model)).collect();
+        both.sort_by(|a, b| a.0.total_cmp(&b.0));
+        assert!(both.is_sorted_by(|a, b| a.1 <= b.1), "{kind:?}");
+    }
+}
+
+#[test]
+fn twenty_interrupted_runs_end_as_the_whole_one() {
+    let d = streams(60, 4);
+    let config = TrainConfig {
+        epochs: 3,
+        list_weight: 0.5,
+        negative_rate: 0.8,
+        calibration: CalibrationKind::Platt,
+        ..quick()
+    };
+    let model = ModelConfig { dropout: 0.2, ..small(Encoder::Transact) };
+    let whole = run(&d, &model, &config);
+    let want = (bits(&whole.0, &whole.1), whole.0.calibration().cloned());
+    let dir = tempfile::tempdir().unwrap();
+    let mut random = Random::of(20, &[]);
+    let mut points = Vec::new();
+    for n in 0..20 {
+        let (path, point) =
+            (dir.path().join(n.to_string()), 1 + random.below(whole.1.steps as usize - 1) as u64);
+        let stop = &mut |p: &Progress| if p.step == point { Control::Stop } else { Control::Continue };
+        // What is on the disk at that point is all that a killed run leaves.
+        let config = TrainConfig { threads: 1 + random.below(3), ..config.clone() };
+        let stopped = train(&d.all(), &model, &config, Some(&path), stop).unwrap();
+        assert!(matches!(stopped, Outcome::Stopped { step } if step == point));
+        match train(&d.all(), &model, &config, Some(&path), &mut |_| Control::Continue).unwrap() {
+            Outcome::Finished { model, report } => {
+                assert_eq!(report.resumed_at, point);
+                assert!((bits(&model, &report), model.calibration().cloned()) == want, "step {point}");
+            }
+            Outcome::Stopped { .. } => panic!("nobody stopped it"),
+        }
+        points.push(point);
+    }
+    println!(
+        "{} runs of {} steps, interrupted at {points:?} and resumed: weights, losses and calibration are those of \
+         the uninterrupted run to the bit",
+        points.len(),
+        whole.1.steps
+    );
+}
+
+#[test]
+fn a_bound_on_memory_changes_no_bit_or_is_refused() {
+    let d = world(60, 3);
+    let model = small(Encoder::Transact);
+    let config = |memory_bytes| TrainConfig { epochs: 1, threads: 3, memory_bytes, ..quick() };
+    let free = run(&d, &model, &config(0));
+    let (slice, config_0) = (d.all(), config(0));
+    let examples = Examples::new(&slice, &config_0).unwrap();
+    let least = Memory::measure(&start(&examples, &model).unwrap(), &examples).unwrap().total();
+    let tight = run(&d, &model, &config(least));
+    assert!(bits(&free.0, &free.1) == bits(&tight.0, &tight.1));
+    let refused = train(&slice, &model, &config(least - 1), None, &mut |_| Control::Continue).unwrap_err();
+    assert!(matches!(refused, TrainError::Memory { limit, .. } if limit == least - 1));
+    assert!(refused.to_string().contains("the bound on memory"), "{refused}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use super::{EncoderPlan, Pass, tokens};
 use crate::Gradients;
 use crate::backend::Backend;
 use crate::config::ModelConfig;
+use crate::memory::held;
 use crate::plan::Builder;
 use crate::tape::{EncoderTape, GradientTape, sized};
 
@@ -23,6 +24,12 @@ pub(crate) struct Unit<R> {
     hidden: Vec<R>,
     /// T.
     weight: Vec<R>,
+}
+
+impl<R> Unit<R> {
+    pub(crate) fn bytes(&self) -> usize {
+        held(&[&self.pairs, &self.hidden, &self.weight])
+    }
 }
 
 pub(super) fn plan(b: &mut Builder, config: &ModelConfig, schema: &Schema) -> EncoderPlan {

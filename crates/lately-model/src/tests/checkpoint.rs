@@ -1,11 +1,14 @@
 use super::world::{batch, small, tiny};
 use crate::checkpoint::{CheckpointError, Manifest, from_bytes, to_bytes};
-use crate::{Model, ModelConfig, Normaliser, Scratch};
+use crate::{Calibration, HeadCalibration, Model, ModelConfig, Normaliser, Scratch};
 
 fn model() -> Model {
     let mut model = Model::new(tiny(), &small(), 3).unwrap();
     let normaliser = Normaliser { user_mean: vec![0.1], embedding_scale: 0.3, ..model.normaliser().clone() };
     model.set_normaliser(normaliser).unwrap();
+    let bent = HeadCalibration::Isotonic { knots: vec![(-0.1, -1.0 / 3.0), (0.2, 0.7)] };
+    let calibration = Calibration { heads: vec![bent, HeadCalibration::IDENTITY], rows: 7 };
+    model.set_calibration(Some(calibration)).unwrap();
     model
 }
 
@@ -30,6 +33,26 @@ fn a_model_survives_the_round_trip_to_the_bit() {
     let mut scratch = Scratch::default();
     assert_eq!(read.score(&b, &mut scratch).unwrap(), model().score(&b, &mut scratch).unwrap());
     assert_eq!(to_bytes(&read, &manifest).unwrap(), bytes);
+}
+
+#[test]
+fn scores_are_calibrated_and_an_uncalibrated_model_of_old_is_read() {
+    let (calibrated, manifest) = from_bytes(&bytes()).unwrap();
+    let mut plain = calibrated.clone();
+    plain.set_calibration(None).unwrap();
+    assert!(to_bytes(&plain, &manifest).is_err(), "a manifest of another calibration");
+    let (b, mut scratch) = (batch(&small(), &[(3, 2), (1, 4)], 1), Scratch::default());
+    let (raw, got) = (plain.score(&b, &mut scratch).unwrap(), calibrated.score(&b, &mut scratch).unwrap());
+    let head = &calibrated.calibration().unwrap().heads[0];
+    for (raw, got) in raw.chunks(2).zip(got.chunks(2)) {
+        assert_eq!(got, [head.apply(raw[0]), raw[1]]);
+        assert_ne!(got[0], raw[0]);
+    }
+    let mut old = serde_json::to_value(&manifest).unwrap();
+    old["calibration"] = serde_json::Value::Null; // as every manifest before calibration had it
+    let old: Manifest = serde_json::from_value(old).unwrap();
+    let (read, _) = from_bytes(&to_bytes(&plain, &old).unwrap()).unwrap();
+    assert_eq!(read.score(&b, &mut scratch).unwrap(), raw);
 }
 
 #[test]

@@ -59,6 +59,10 @@ pub(crate) struct Args {
     /// Alias that then names the model; `-` for none. A server that follows it swaps the model in.
     #[arg(long, default_value = CHAMPION)]
     alias: String,
+    /// Most memory that training may take, rows included, such as 2GiB; it is refused where it cannot keep to it.
+    /// Default: lately.toml's.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    memory: Option<u64>,
     /// Write what was done as JSON.
     #[arg(long, value_name = "PATH")]
     json: Option<PathBuf>,
@@ -67,6 +71,24 @@ pub(crate) struct Args {
 fn parse_encoder(text: &str) -> Result<Encoder, String> {
     serde_json::from_value(serde_json::Value::String(text.to_owned()))
         .map_err(|_| format!("`{text}` is no encoder: use {}", Encoder::NAMES))
+}
+
+/// Bytes of a size such as 512MiB, 1.5GiB or 1000000.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let unit = match unit.trim() {
+        "" | "B" => 1u64,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
+        _ => return Err(format!("`{text}` is no size: write it like 2GiB, 512MiB or in bytes")),
+    };
+    match number.parse::<f64>() {
+        Ok(number) if number > 0.0 => Ok((number * unit as f64) as u64),
+        _ => Err(format!("`{text}` is no size: write it like 2GiB, 512MiB or in bytes")),
+    }
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -78,6 +100,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     model.encoder = args.encoder.unwrap_or(model.encoder);
     train.epochs = args.epochs.unwrap_or(train.epochs);
     train.seed = args.seed.unwrap_or(train.seed);
+    train.memory_bytes = args.memory.unwrap_or(train.memory_bytes);
     train.zone = zone;
     let alias = Some(args.alias.as_str()).filter(|alias| *alias != "-");
     let (version, trained) = train_and_publish(&dir, &dataset.all(), model, train, alias)?;
@@ -188,4 +211,20 @@ pub(crate) fn train_and_publish(
 pub(crate) fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
     std::fs::write(path, serde_json::to_vec_pretty(value)?)
         .with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_size;
+
+    #[test]
+    fn sizes_are_read_in_binary_units() {
+        assert_eq!(
+            ["2GiB", "1.5 MiB", "700", "64KiB"].map(parse_size),
+            [2 << 30, 3 << 19, 700, 64 << 10].map(Ok)
+        );
+        for bad in ["", "2GB", "GiB", "-1GiB", "0", "1.2.3MiB"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -1,0 +1,135 @@
+//! What working memory holds, for those who must stay below a bound.
+
+use lately_kernels::Real;
+
+use crate::Scratch;
+use crate::chunk::Chunk;
+use crate::shard::{Piece, Shard};
+use crate::tape::{EncoderTape, GradientTape, LayerTape, TopTape};
+
+pub(crate) fn held<T>(lists: &[&Vec<T>]) -> usize {
+    lists.iter().map(|list| list.capacity() * size_of::<T>()).sum()
+}
+
+// Every large field is named.
+
+impl<R: Real> Scratch<R> {
+    /// Bytes that it holds: after a call, what the largest calls so far needed.
+    pub fn bytes(&self) -> usize {
+        let Self { chunk, shards, top, gradient, precision: _, pool: _ } = self;
+        of_chunk(chunk) + shards.iter().map(of_shard).sum::<usize>() + of_top(top) + of_gradient(gradient)
+    }
+}
+
+fn of_shard<R: Real>(shard: &Shard<R>) -> usize {
+    let Shard { pieces, used: _, d, gradients } = shard;
+    let of_piece = |Piece { chunk, tape }: &Piece<R>| of_chunk(chunk) + of_encoder(tape);
+    pieces.iter().map(of_piece).sum::<usize>() + of_gradient(d) + gradients.bytes()
+}
+
+fn of_chunk(chunk: &Chunk) -> usize {
+    let Chunk { rows: _, requests: _, token, starts, row, request, segment, surface, .. } = chunk;
+    let Chunk { action, token_surface, token_age, gather, offsets, source, masked, identity, .. } = chunk;
+    held(&[token, starts, row, request, segment, surface, action, token_surface, token_age])
+        + held(&[gather, offsets, source, identity])
+        + held(&[masked])
+}
+
+fn of_encoder<R>(tape: &EncoderTape<R>) -> usize {
+    let EncoderTape {
+        token,
+        added,
+        candidate,
+        token_qkv,
+        candidate_qkv,
+        layers,
+        stream,
+        branch,
+        unit,
+        pooled,
+        pool_out,
+        argmax,
+        sequence,
+        scratch,
+    } = tape;
+    held(&[
+        token,
+        added,
+        candidate,
+        token_qkv,
+        candidate_qkv,
+        stream,
+        branch,
+        pooled,
+        pool_out,
+        sequence,
+        scratch,
+    ]) + held(&[argmax])
+        + unit.bytes()
+        + layers.iter().map(of_layer).sum::<usize>()
+}
+
+fn of_layer<R>(tape: &LayerTape<R>) -> usize {
+    let LayerTape { input, qkv, probabilities, context, normed1, rstd1, middle, hidden, normed2, rstd2 } =
+        tape;
+    held(&[input, qkv, probabilities, context, normed1, rstd1, middle, hidden, normed2, rstd2])
+}
+
+fn of_top<R>(tape: &TopTape<R>) -> usize {
+    let TopTape { rows_major, inputs, cross, inner, hidden, outputs, logits, order, rate } = tape;
+    let nested = [cross, inner, hidden].into_iter().flatten();
+    rate.bytes()
+        + held(&[rows_major, inputs, outputs, logits, order])
+        + nested.map(|list| held(&[list])).sum::<usize>()
+}
+
+fn of_gradient<R>(tape: &GradientTape<R>) -> usize {
+    let GradientTape {
+        logits,
+        rate,
+        rate_hidden,
+        rate_inputs,
+        rows_major,
+        current,
+        next,
+        base,
+        sequence,
+        unit,
+        pool,
+        pooled,
+        stream,
+        sum,
+        branch,
+        middle,
+        hidden,
+        context,
+        qkv,
+        token_qkv,
+        candidate_qkv,
+        token,
+    } = tape;
+    let lists = [
+        logits,
+        rate,
+        rate_hidden,
+        rate_inputs,
+        rows_major,
+        current,
+        next,
+        base,
+        sequence,
+        pool,
+        pooled,
+        stream,
+        sum,
+        branch,
+        middle,
+        hidden,
+        context,
+        qkv,
+        token_qkv,
+        candidate_qkv,
+        token,
+    ];
+    held(&lists) + unit.bytes()
+}
