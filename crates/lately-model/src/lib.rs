@@ -6,6 +6,7 @@
 //!
 //! Serving and training run one forward: training keeps a tape of every layer, serving overwrites one.
 
+mod admission;
 mod affinity;
 pub mod backend;
 pub mod checkpoint;
@@ -23,6 +24,7 @@ mod tape;
 #[cfg(test)]
 mod tests;
 
+pub use admission::{Admission, AdmissionFit};
 pub use backend::{Backend, Cpu, Scalar};
 pub use checkpoint::{CheckpointError, Manifest};
 pub use config::{Encoder, Fusion, ModelConfig};

@@ -4,12 +4,13 @@ use lately_features::{FeatureBatch, Schema};
 
 use crate::network::Network;
 use crate::plan::{Parameter, Plan, initial};
-use crate::{Cpu, Gradients, ModelConfig, ModelError, Normaliser, Scratch};
+use crate::{Admission, Cpu, Gradients, ModelConfig, ModelError, Normaliser, Scratch};
 
 /// A ranking model for one schema, in f32 on the CPU.
 #[derive(Debug, Clone)]
 pub struct Model {
     pub(crate) network: Network<f32>,
+    pub(crate) admission: Admission,
     pub(crate) schema_hash: String,
 }
 
@@ -22,7 +23,7 @@ impl Model {
         let (plan, specs) = Plan::new(&config, schema)?;
         let parameters = initial(&specs, &config, seed);
         let network = Network { config, plan, parameters, normaliser: Normaliser::identity(schema) };
-        Ok(Self { network, schema_hash: schema.hash() })
+        Ok(Self { network, admission: Admission::open(schema), schema_hash: schema.hash() })
     }
 
     /// The configuration.
@@ -48,7 +49,8 @@ impl Model {
     /// Where the batch does not fit the schema or holds numbers that are not finite.
     pub fn score(&self, batch: &FeatureBatch, scratch: &mut Scratch) -> Result<Vec<f32>, ModelError> {
         let mut logits = Vec::with_capacity(batch.rows() * self.heads());
-        self.network.score::<Cpu>(batch, scratch, &mut logits, None)?;
+        let batch = self.admission.apply(batch);
+        self.network.score::<Cpu>(&batch, scratch, &mut logits, None)?;
         Ok(logits)
     }
 
@@ -66,7 +68,8 @@ impl Model {
         scratch: &mut Scratch,
         gradients: &mut Gradients,
     ) -> Result<f64, ModelError> {
-        self.network.loss_and_gradient::<Cpu>(batch, weight, dropout_seed, scratch, gradients)
+        let batch = self.admission.apply(batch);
+        self.network.loss_and_gradient::<Cpu>(&batch, weight, dropout_seed, scratch, gradients)
     }
 
     /// The frozen input normalisation.
@@ -82,6 +85,21 @@ impl Model {
         let plan = &self.network.plan;
         normaliser.validate(plan.user.layout.numeric_width, plan.item.layout.numeric_width)?;
         self.network.normaliser = normaliser;
+        Ok(())
+    }
+
+    /// Which values of categorical features it knows.
+    pub fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
+    /// Sets which values of categorical features it knows; before that, all.
+    ///
+    /// # Errors
+    /// Where it was counted for other features than those of `schema`, the model's.
+    pub fn set_admission(&mut self, admission: Admission, schema: &Schema) -> Result<(), ModelError> {
+        admission.validate(schema)?;
+        self.admission = admission;
         Ok(())
     }
 

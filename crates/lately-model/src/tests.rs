@@ -1,5 +1,6 @@
 //! The whole model: parity, finite differences, independence of the batch, checkpoints.
 
+mod admission;
 mod checkpoint;
 mod gradient;
 mod parity;

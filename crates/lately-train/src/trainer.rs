@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use lately_features::FeatureBatch;
-use lately_model::{Gradients, Model, ModelConfig, ModelError, NormaliserFit, Scratch};
+use lately_model::{
+    Admission, AdmissionFit, Gradients, Model, ModelConfig, ModelError, NormaliserFit, Scratch,
+};
 use serde::Serialize;
 
 use crate::config::{ConfigError, TrainConfig, Weights};
@@ -134,6 +136,7 @@ pub fn train(
         Some(path) => Run::load(path, fingerprint, Model::new(model.clone(), schema, config.seed)?)?,
         None => Run::new(start(slice, model, config, &weights)?, fingerprint),
     };
+    run.model.set_admission(admission(slice), schema)?;
     let counts: Vec<u64> =
         (0..config.epochs.into()).map(|e| Epoch::new(slice, config, e).batches.len() as u64).collect();
     let steps: u64 = counts.iter().sum();
@@ -187,6 +190,21 @@ fn fingerprint(slice: &Slice<'_>, model: &ModelConfig, config: &TrainConfig) -> 
     let settings = TrainConfig { threads: 0, save_seconds: 0, ..config.clone() };
     let text = format!("{:032x} {model:?} {settings:?}", slice.fingerprint());
     xxhash_rust::xxh3::xxh3_128(text.as_bytes())
+}
+
+/// Which values of categorical features the rows hold often enough; a resumed run counts again.
+fn admission(slice: &Slice<'_>) -> Admission {
+    let mut fit = AdmissionFit::new(&slice.dataset.schema);
+    if fit.is_empty() {
+        return fit.finish();
+    }
+    let mut batch = FeatureBatch::default();
+    for request in slice.iter() {
+        batch.clear();
+        push(&mut batch, slice.dataset, request, &[]);
+        fit.add(&batch);
+    }
+    fit.finish()
 }
 
 /// A new model with the rows' normalisation, each head's bias at the logit of its (weighted) rate, so that the first
