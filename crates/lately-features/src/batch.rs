@@ -37,7 +37,7 @@ impl Layout {
             Self { categorical: Vec::new(), categorical_width: 0, numeric_width: 0, embedding_width: 0 };
         for kind in kinds {
             match kind {
-                FeatureKind::Categorical { name, buckets, dim, max_values } => {
+                FeatureKind::Categorical { name, buckets, dim, max_values, .. } => {
                     layout.categorical.push(CategoricalSlots {
                         name: name.clone(),
                         start: layout.categorical_width,

@@ -63,6 +63,10 @@ pub enum FeatureKind {
         /// Most values one item or user may have. Default 1.
         #[serde(default = "one")]
         max_values: u8,
+        /// A bucket that fewer training rows hold is missing to the model, in training and serving: for ids. Default
+        /// 0: all are known. It shapes no batch, so it is not in the schema's hash.
+        #[serde(default, skip_serializing_if = "none")]
+        min_count: u32,
     },
     /// A number; normalised by what training saw, a missing one becomes the mean.
     Numeric {
@@ -229,7 +233,7 @@ impl Schema {
         }
         for feature in self.user_features.iter().chain(&self.item_features) {
             match feature {
-                FeatureKind::Categorical { name, buckets, dim, max_values } => {
+                FeatureKind::Categorical { name, buckets, dim, max_values, .. } => {
                     range(name, (*buckets).into(), 2, 1 << 24, "2 to 16,777,216 buckets")?;
                     range(name, (*dim).into(), 1, 256, "1 to 256 wide")?;
                     range(name, (*max_values).into(), 1, 64, "1 to 64 values")?;
@@ -323,7 +327,7 @@ struct Canonical<'a> {
 impl<'a> From<&'a Schema> for Canonical<'a> {
     fn from(s: &'a Schema) -> Self {
         let feature = |user: bool, f: &'a FeatureKind| match f {
-            FeatureKind::Categorical { name, buckets, dim, max_values } => {
+            FeatureKind::Categorical { name, buckets, dim, max_values, .. } => {
                 (user, name.as_str(), 0, *buckets, *dim, *max_values)
             }
             FeatureKind::Numeric { name, log } => (user, name.as_str(), 1, u32::from(*log), 0, 0),
@@ -386,6 +390,9 @@ fn eight() -> u16 {
 }
 fn one() -> u8 {
     1
+}
+fn none(count: &u32) -> bool {
+    *count == 0
 }
 
 #[cfg(test)]

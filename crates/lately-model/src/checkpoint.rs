@@ -9,12 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::network::Network;
 use crate::plan::{Parameter, Plan};
-use crate::{Calibration, Model, ModelConfig, ModelError, Normaliser};
+use crate::{Admission, Calibration, Model, ModelConfig, ModelError, Normaliser};
 
 /// Written by this version; older ones are read, newer ones refused.
 pub const FORMAT: u32 = 1;
 /// Key of the manifest in the file's metadata.
 const MANIFEST: &str = "lately.manifest";
+/// Prefix of the tensors of admitted buckets, one a feature that has a `min_count`.
+const ADMISSION: &str = "admission";
 const NORMALISER: [&str; 5] = [
     "normaliser.user_mean",
     "normaliser.user_std",
@@ -165,24 +167,39 @@ pub enum CheckpointError {
     },
 }
 
-/// f32 values as little-endian bytes.
+/// f32 values as little-endian bytes, or bits.
 pub(crate) struct Tensor<'a> {
     pub(crate) shape: Vec<usize>,
-    pub(crate) data: &'a [f32],
+    pub(crate) data: Data<'a>,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Data<'a> {
+    Numbers(&'a [f32]),
+    Bits(&'a [u8]),
 }
 
 impl View for Tensor<'_> {
     fn dtype(&self) -> Dtype {
-        Dtype::F32
+        match self.data {
+            Data::Numbers(_) => Dtype::F32,
+            Data::Bits(_) => Dtype::U8,
+        }
     }
     fn shape(&self) -> &[usize] {
         &self.shape
     }
     fn data(&self) -> Cow<'_, [u8]> {
-        self.data.iter().flat_map(|x| x.to_le_bytes()).collect()
+        match self.data {
+            Data::Numbers(data) => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Data::Bits(data) => Cow::Borrowed(data),
+        }
     }
     fn data_len(&self) -> usize {
-        self.data.len() * 4
+        match self.data {
+            Data::Numbers(data) => data.len() * 4,
+            Data::Bits(data) => data.len(),
+        }
     }
 }
 
@@ -206,9 +223,14 @@ pub fn to_bytes(model: &Model, manifest: &Manifest) -> Result<Vec<u8>, Checkpoin
     let n = &network.normaliser;
     let normaliser =
         NORMALISER.into_iter().zip([&n.user_mean, &n.user_std, &n.item_mean, &n.item_std, &scale[..]]);
+    let numbers = |shape: Vec<usize>, data| Tensor { shape, data: Data::Numbers(data) };
     let tensors = (network.parameters.iter())
-        .map(|p| (p.name.as_str(), Tensor { shape: p.shape.clone(), data: &p.data }))
-        .chain(normaliser.map(|(name, data)| (name, Tensor { shape: vec![data.len()], data })));
+        .map(|p| (p.name.clone(), numbers(p.shape.clone(), &p.data)))
+        .chain(normaliser.map(|(name, data)| (name.to_owned(), numbers(vec![data.len()], data))))
+        .chain(model.admission.gates().iter().map(|gate| {
+            let (shape, data) = (vec![gate.bits.len()], Data::Bits(&gate.bits));
+            (format!("{ADMISSION}.{}", gate.name), Tensor { shape, data })
+        }));
     Ok(safetensors::serialize(tensors, Some(HashMap::from([(MANIFEST.to_owned(), json)])))?)
 }
 
@@ -223,7 +245,8 @@ pub fn from_bytes(bytes: &[u8]) -> Result<(Model, Manifest), CheckpointError> {
     let json = metadata.metadata().as_ref().and_then(|m| m.get(MANIFEST)).ok_or_else(absent)?;
     let manifest = read_manifest(json)?;
     let (plan, specs) = Plan::new(&manifest.config, &manifest.schema)?;
-    let known = specs.len() + NORMALISER.len();
+    let gates = Admission::open(&manifest.schema).gates().len();
+    let known = specs.len() + NORMALISER.len() + gates;
     if file.len() != known {
         let problem = format!("the file holds {} tensors, {known} expected", file.len());
         return Err(CheckpointError::Tensor { name: "*".into(), problem });
@@ -242,9 +265,10 @@ pub fn from_bytes(bytes: &[u8]) -> Result<(Model, Manifest), CheckpointError> {
         embedding_scale: read(&file, NORMALISER[4], &[1])?[0],
     };
     normaliser.validate(user, item)?;
+    let admission = Admission::read(&manifest.schema, |name, length| bits(&file, name, length))?;
     let network = Network { config: manifest.config.clone(), plan, parameters, normaliser };
     let (schema_hash, length) = (manifest.schema_hash.clone(), manifest.schema.sequence.length.into());
-    let mut model = Model { network, schema_hash, length, calibration: None };
+    let mut model = Model { network, admission, schema_hash, length, calibration: None };
     model.set_calibration(manifest.calibration.clone())?;
     Ok((model, manifest))
 }
@@ -271,6 +295,18 @@ fn read_manifest(json: &str) -> Result<Manifest, CheckpointError> {
         return Err(CheckpointError::Contradiction("list of heads"));
     }
     Ok(manifest)
+}
+
+/// The admitted buckets of a feature, `length` bytes.
+fn bits(file: &SafeTensors<'_>, feature: &str, length: usize) -> Result<Vec<u8>, CheckpointError> {
+    let name = format!("{ADMISSION}.{feature}");
+    match file.tensor(&name) {
+        Ok(t) if t.dtype() == Dtype::U8 && t.shape() == [length] => Ok(t.data().to_vec()),
+        found => {
+            let problem = if found.is_ok() { "of another type or shape" } else { "absent" };
+            Err(CheckpointError::Tensor { name, problem: problem.to_owned() })
+        }
+    }
 }
 
 /// One f32 tensor of the given shape, all finite.

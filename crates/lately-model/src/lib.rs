@@ -7,6 +7,7 @@
 //!
 //! Serving and training run one forward: training keeps a tape of every layer, serving overwrites one.
 
+mod admission;
 mod affinity;
 pub mod backend;
 pub mod calibration;
@@ -32,6 +33,7 @@ mod tests;
 mod top;
 mod update;
 
+pub use admission::{Admission, AdmissionFit};
 pub use backend::{Backend, Cpu, CpuBf16, Scalar};
 pub use calibration::{Calibration, HeadCalibration};
 pub use checkpoint::{CheckpointError, Manifest};

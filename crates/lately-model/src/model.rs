@@ -5,13 +5,15 @@ use lately_features::{FeatureBatch, Schema};
 use crate::network::Network;
 use crate::plan::{Parameter, Plan, initial};
 use crate::{
-    Calibration, Cpu, CpuBf16, Gradients, ModelConfig, ModelError, Normaliser, Objective, Precision, Scratch,
+    Admission, Calibration, Cpu, CpuBf16, Gradients, ModelConfig, ModelError, Normaliser, Objective,
+    Precision, Scratch,
 };
 
 /// A ranking model for one schema, in f32 on the CPU.
 #[derive(Debug, Clone)]
 pub struct Model {
     pub(crate) network: Network<f32>,
+    pub(crate) admission: Admission,
     pub(crate) schema_hash: String,
     /// Tokens at most, of the schema.
     pub(crate) length: usize,
@@ -28,7 +30,8 @@ impl Model {
         let parameters = initial(&specs, &config, seed);
         let network = Network { config, plan, parameters, normaliser: Normaliser::identity(schema) };
         let (schema_hash, length) = (schema.hash(), schema.sequence.length.into());
-        Ok(Self { network, schema_hash, length, calibration: None })
+        let admission = Admission::open(schema);
+        Ok(Self { network, admission, schema_hash, length, calibration: None })
     }
 
     /// The configuration.
@@ -55,9 +58,10 @@ impl Model {
     /// Where the batch does not fit the schema or holds numbers that are not finite.
     pub fn score(&self, batch: &FeatureBatch, scratch: &mut Scratch) -> Result<Vec<f32>, ModelError> {
         let mut logits = Vec::with_capacity(batch.rows() * self.heads());
+        let batch = self.admission.apply(batch);
         match scratch.precision {
-            Precision::F32 => self.network.score::<Cpu>(batch, scratch, &mut logits, None)?,
-            Precision::Bf16 => self.network.score::<CpuBf16>(batch, scratch, &mut logits, None)?,
+            Precision::F32 => self.network.score::<Cpu>(&batch, scratch, &mut logits, None)?,
+            Precision::Bf16 => self.network.score::<CpuBf16>(&batch, scratch, &mut logits, None)?,
         }
         if let Some(calibration) = &self.calibration {
             calibration.apply(&mut logits);
@@ -95,6 +99,7 @@ impl Model {
         gradients: &mut Gradients,
     ) -> Result<f64, ModelError> {
         let (network, seed) = (&self.network, dropout_seed);
+        let batch = &self.admission.apply(batch);
         match scratch.precision {
             Precision::F32 => {
                 network.objective_and_gradient::<Cpu>(batch, objective, seed, scratch, gradients)
@@ -118,6 +123,21 @@ impl Model {
         let plan = &self.network.plan;
         normaliser.validate(plan.user.layout.numeric_width, plan.item.layout.numeric_width)?;
         self.network.normaliser = normaliser;
+        Ok(())
+    }
+
+    /// Which values of categorical features it knows.
+    pub fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
+    /// Sets which values of categorical features it knows; before that, all.
+    ///
+    /// # Errors
+    /// Where it was counted for other features than those of `schema`, the model's.
+    pub fn set_admission(&mut self, admission: Admission, schema: &Schema) -> Result<(), ModelError> {
+        admission.validate(schema)?;
+        self.admission = admission;
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use lately_features::Schema;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use crate::checkpoint::Tensor;
+use crate::checkpoint::{Data, Tensor};
 use crate::{Encoder, Fusion, Model, ModelConfig, ModelError};
 
 /// (name in the official module, name in the reference program and here).
@@ -289,6 +289,7 @@ pub fn export(model: &Model) -> Result<Vec<u8>, OfficialError> {
     });
     let meta = (GEOMETRY.to_owned(), geometry.to_string());
     let tensors = model.parameters().iter();
-    let tensors = tensors.map(|p| (theirs(&p.name), Tensor { shape: p.shape.clone(), data: &p.data }));
+    let tensors =
+        tensors.map(|p| (theirs(&p.name), Tensor { shape: p.shape.clone(), data: Data::Numbers(&p.data) }));
     Ok(safetensors::serialize(tensors, Some(HashMap::from([meta])))?)
 }

@@ -1,5 +1,6 @@
 //! The whole model: parity, finite differences, independence of the batch, checkpoints, official weights.
 
+mod admission;
 mod checkpoint;
 mod gradient;
 mod official;

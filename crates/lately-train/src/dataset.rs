@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use lately_features::schema::FeatureKind;
 use lately_features::{
     Assembler, FeatureBatch, Features, ItemId, RequestContext, Schema, Token, UserId, assemble,
 };
@@ -154,6 +155,12 @@ impl<'a> Slice<'a> {
     pub fn fingerprint(&self) -> u128 {
         let mut hasher = Xxh3Default::new();
         hasher.update(self.dataset.schema.hash().as_bytes());
+        for kind in self.dataset.schema.user_features.iter().chain(&self.dataset.schema.item_features) {
+            // Not in the schema's hash, as it shapes the model and no batch.
+            if let FeatureKind::Categorical { min_count: min_count @ 1.., .. } = kind {
+                hasher.update(format!("{} {min_count}", kind.name()).as_bytes());
+            }
+        }
         let mut known = HashMap::new();
         let mut number = |features: &Option<Arc<Features>>| {
             features.as_ref().map_or(0, |f| {

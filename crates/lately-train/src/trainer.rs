@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use lately_features::FeatureBatch;
-use lately_model::{Model, ModelConfig, ModelError, NormaliserFit};
+use lately_model::{Admission, AdmissionFit, Model, ModelConfig, ModelError, NormaliserFit};
 use serde::Serialize;
 
 use crate::calibration::{self, CalibrationKind};
@@ -144,6 +144,7 @@ pub fn train(
         Some(path) => Run::load(path, fingerprint, Model::new(model.clone(), schema, config.seed)?)?,
         None => Run::new(start(&examples, model)?, fingerprint),
     };
+    run.model.set_admission(admission(slice), schema)?;
     let (mut counts, mut rows) = (Vec::new(), 0);
     for epoch in (0..config.epochs.into()).map(|number| Epoch::new(&examples, number)) {
         counts.push(epoch.batches.len() as u64);
@@ -208,6 +209,21 @@ fn fingerprint(slice: &Slice<'_>, model: &ModelConfig, config: &TrainConfig) -> 
     let settings = TrainConfig { threads: 0, memory_bytes: 0, save_seconds: 0, ..config.clone() };
     let text = format!("{:032x} {model:?} {settings:?}", slice.fingerprint());
     xxhash_rust::xxh3::xxh3_128(text.as_bytes())
+}
+
+/// Which values of categorical features the rows hold often enough; a resumed run counts again.
+fn admission(slice: &Slice<'_>) -> Admission {
+    let mut fit = AdmissionFit::new(&slice.dataset.schema);
+    if fit.is_empty() {
+        return fit.finish();
+    }
+    let mut batch = FeatureBatch::default();
+    for request in slice.iter() {
+        batch.clear();
+        push_rows(&mut batch, slice.dataset, request, &request.context(), &[], request.candidates.iter());
+        fit.add(&batch);
+    }
+    fit.finish()
 }
 
 /// A new model with the rows' normalisation, each head's bias at the logit of its (weighted) rate, so that the first

@@ -12,6 +12,7 @@ use crate::metrics::auc;
 use crate::predict::{self, by_model};
 use crate::random::Random;
 use lately_features::event::FeatureValues;
+use lately_features::schema::{FeatureKind, bucket};
 use lately_features::{Event, FeatureValue, Features};
 use lately_model::{Encoder, HeadCalibration};
 
@@ -394,4 +395,40 @@ fn nothing_to_train_on_and_bad_settings_are_refused() {
     };
     assert!(matches!(go(&none, &quick()), TrainError::Empty));
     assert!(matches!(go(&d.all(), &TrainConfig { epochs: 0, ..quick() }), TrainError::Config(_)));
+}
+
+#[test]
+fn rare_values_are_missing_in_training_and_in_what_is_trained() {
+    let mut schema = (*schema()).clone();
+    if let FeatureKind::Categorical { min_count, .. } = &mut schema.user_features[0] {
+        *min_count = 3;
+    }
+    let mut log = Vec::new();
+    for u in 0..40 {
+        let (name, level) =
+            (format!("u{u}"), if u % 4 == 0 { format!("own {u}") } else { "common".to_owned() });
+        log.push(user(&name, &level));
+        log.push(Event::Impression(impression(&name, &name, &["a", "b"], 100)));
+        log.push(action(&name, "a", "click", 110, &name));
+    }
+    let log = log.into_iter().enumerate().map(|(i, e)| Ok::<_, Infallible>((i as u64, e)));
+    let d = join(&std::sync::Arc::new(schema), log, JoinOptions::default()).unwrap();
+    let (model, _) = run(&d, &small(Encoder::None), &quick());
+    let start = Model::new(small(Encoder::None), &d.schema, quick().seed).unwrap();
+    let row = |m: &Model, level: &str| {
+        let at = 2 * if level.is_empty() { 0 } else { bucket(level, 1000) as usize };
+        m.parameters().iter().find(|p| p.name == "user.level").unwrap().data[at..at + 2].to_vec()
+    };
+    for (level, learned) in [("common", true), ("", true), ("own 0", false), ("own 36", false)] {
+        assert_eq!(row(&model, level) != row(&start, level), learned, "`{level}`");
+    }
+    let score = |level: Option<u32>| {
+        let mut batch = FeatureBatch::default();
+        push(&mut batch, &d, &d.requests[1], &[]);
+        batch.user.categorical[0] = level.unwrap_or(0);
+        model.score(&batch, &mut Scratch::default()).unwrap()
+    };
+    assert_eq!(score(Some(bucket("own 36", 1000))), score(None));
+    assert_ne!(score(Some(bucket("common", 1000))), score(None));
+    assert_eq!(model.admission().counts().map(|(_, n, _)| n).collect::<Vec<_>>(), [1]);
 }

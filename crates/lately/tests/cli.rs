@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use lately::data_dir::DataDir;
 use lately::demo::demo_toml;
-use lately::world::{SCHEMA, World, WorldConfig};
 use lately_model::{Model, ModelConfig, official};
 use serde_json::Value;
 use tempfile::TempDir;

@@ -9,6 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use lately::data_dir::DataDir;
 use serde_json::Value;
 
 use crate::process::Served;
@@ -56,6 +57,22 @@ fn vectors_are_learned_listed_used_and_named_by_the_model() -> Result<()> {
     ensure!(text(&plain, "/manifest/embedding_version")?.is_empty(), "{plain}");
     lately("embed use zz --data {}", &[data])?.ended(1, &["0 versions begin with `zz`", "embed list"])?;
     lately("embed items --data {} --dim 4096", &[data])?.ended(1, &["do not fit"])
+}
+
+#[test]
+fn given_vectors_are_imported_or_refused() -> Result<()> {
+    let (dir, out) = (small_world()?, tempfile::tempdir()?);
+    let (data, file) = (dir.path(), out.path().join("given.jsonl"));
+    let dim = DataDir::open(data)?.schema.item_embedding_dim();
+    let row = |id: &str, dim: usize| format!("{{\"id\": \"{id}\", \"vector\": {:?}}}\n", vec![0.5; dim]);
+    fs::write(&file, row("a", dim) + &row("b", dim + 1) + &row("c", dim))?;
+    let run = lately("embed import {} --data {}", &[&file, data])?;
+    run.ended(0, &["2 of 3 rows taken, 1 bad", "given.jsonl line 2", "training uses it"])?;
+    lately("embed list --data {}", &[data])?.ended(0, &["import", "active", "zeros"])?;
+    lately("embed import {} --data {} --max-bad 0", &[&file, data])?
+        .ended(1, &["1 bad rows, 0 are allowed"])?;
+    fs::write(&file, row("a", dim + 1))?;
+    lately("embed import {} --data {}", &[&file, data])?.ended(1, &["holds no vector"])
 }
 
 #[test]

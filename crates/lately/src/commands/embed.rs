@@ -14,12 +14,16 @@ use lately_train::{DateRange, Zone};
 use super::train::write_json;
 use crate::data_dir::DataDir;
 use crate::embeddings::ACTIVE;
+use crate::import::{DEFAULT_MAX_BAD, vectors};
 use crate::log_source;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Learn the vectors of all items from what people did, and let training use them.
     Items(ItemsArgs),
+    /// Take vectors that were made elsewhere, and let training use them: Parquet or JSON lines (columns of ids and
+    /// of lists of numbers), npy with --ids, or safetensors.
+    Import(ImportArgs),
     /// List the tables of vectors of a data directory.
     List {
         /// Data directory.
@@ -68,6 +72,30 @@ pub(crate) struct ItemsArgs {
     json: Option<PathBuf>,
 }
 
+#[derive(Debug, clap::Args)]
+pub(crate) struct ImportArgs {
+    /// The file.
+    file: PathBuf,
+    /// Data directory.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Text file with one id a line, in the order of the rows: for npy, and for safetensors without ids.
+    #[arg(long, value_name = "FILE")]
+    ids: Option<PathBuf>,
+    /// Column or tensor of the ids.
+    #[arg(long, value_name = "NAME", default_value = "id")]
+    id: String,
+    /// Column or tensor of the vectors.
+    #[arg(long, value_name = "NAME", default_value = "vector")]
+    vector: String,
+    /// Bad rows that are tolerated; each is counted and shown with its line. One more, and nothing is kept.
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_BAD)]
+    max_bad: u64,
+    /// Keep the table without letting training use it.
+    #[arg(long)]
+    keep: bool,
+}
+
 fn parse_method(text: &str) -> Result<Method, String> {
     serde_json::from_value(serde_json::Value::String(text.to_owned()))
         .map_err(|_| format!("`{text}` is no method: use ppmi, item2vec or residual"))
@@ -76,6 +104,7 @@ fn parse_method(text: &str) -> Result<Method, String> {
 pub(crate) fn run(command: &Command) -> Result<()> {
     match command {
         Command::Items(args) => items(args),
+        Command::Import(args) => import(args),
         Command::List { data } => list(&DataDir::open(data)?),
         Command::Use { version, data } => choose(&DataDir::open(data)?, version),
     }
@@ -115,6 +144,27 @@ fn items(args: &ItemsArgs) -> Result<()> {
         });
         write_json(path, &report)?;
     }
+    Ok(())
+}
+
+fn import(args: &ImportArgs) -> Result<()> {
+    let dir = DataDir::open(&args.data)?;
+    let (ids, id, vector) = (args.ids.clone(), args.id.clone(), args.vector.clone());
+    let options = vectors::Options { ids, id, vector, max_bad: args.max_bad };
+    let (table, report) = vectors::read(&args.file, &dir.schema, &options)?;
+    println!("{} of {} rows taken, {} bad", report.items, report.rows, report.bad_count);
+    if report.bad_count > 0 {
+        println!("{}", report.bad_lines());
+    }
+    if table.items.is_empty() {
+        bail!("{} holds no vector", args.file.display());
+    }
+    // Only the name: a path says where somebody's files are.
+    let file = args.file.file_name().map(|name| name.to_string_lossy().into_owned());
+    let manifest =
+        EmbeddingManifest::new(&table, &dir.schema, "import", serde_json::json!({ "file": file }), None);
+    let version = dir.publish_embedding(&table, &manifest, !args.keep)?;
+    println!("kept {version}{}", if args.keep { "" } else { ": training uses it" });
     Ok(())
 }
 

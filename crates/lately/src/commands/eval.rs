@@ -111,6 +111,7 @@ fn other(
     let same = |m: &Manifest| {
         m.config == wanted
             && m.schema_hash == champion.schema_hash
+            && m.schema == champion.schema
             && m.embedding_version == champion.embedding_version
             && m.data_range_ms == champion.data_range_ms
             && m.seed == champion.seed

@@ -11,6 +11,7 @@ pub mod kuairand;
 pub mod polis;
 mod report;
 mod table;
+pub mod vectors;
 
 use std::path::PathBuf;
 

@@ -30,7 +30,7 @@
 //! the order of time, some 300 bytes each.
 
 mod mapping;
-mod rows;
+pub(super) mod rows;
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};

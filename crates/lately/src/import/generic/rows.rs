@@ -13,16 +13,16 @@ use super::super::table::{Lines, Table, open};
 
 /// A value of a row; `None` is a missing one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Cell {
+pub(in crate::import) enum Cell {
     Text(String),
     List(Vec<String>),
 }
 
 /// The values of the asked columns, in their order.
-pub(super) type Row = Vec<Option<Cell>>;
+pub(in crate::import) type Row = Vec<Option<Cell>>;
 
 /// Calls `on_row` with the line (of Parquet: the row, from 1) and the values, or what is wrong with them.
-pub(super) fn read(
+pub(in crate::import) fn read(
     path: &Path,
     columns: &[&str],
     on_row: &mut dyn FnMut(u64, Result<Row, String>),
