@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::chunks::{Chunk, Chunks};
 use crate::dataset::{Request, Slice};
-use crate::metrics::{Metrics, Prepared, Row};
+use crate::metrics::{Metrics, Prepared, Ranked, Row, auc_sorted};
 use crate::random::Random;
 pub use crate::report::{Difference, Estimate, EvalReport, Group, GroupReport, HeadReport, ScorerReport};
 use crate::scores::Scores;
@@ -59,7 +59,7 @@ pub fn evaluate(
 ) -> Result<EvalReport, EvalError> {
     let view = View::new(slice, chunks);
     check(&view, scorers)?;
-    let ranked: Vec<_> = scorers.iter().map(|s| view.hits(s, options.seed)).collect();
+    let ranked: Vec<_> = scorers.iter().map(|s| view.rank(s, options.seed)).collect();
     let mut cells = Vec::new();
     for head in 0..view.heads {
         for group in Group::EACH {
@@ -97,13 +97,11 @@ pub(crate) fn check(view: &View<'_>, scorers: &[Scores]) -> Result<(), EvalError
     }
     let want = view.rows * view.heads;
     for s in scorers {
-        let columns = [Some(&s.rows), s.in_chunk.as_ref()];
-        for column in columns.into_iter().flatten() {
-            if column.len() != want {
-                return Err(EvalError::Length { name: s.name.clone(), got: column.len(), want });
-            }
+        let whole = || [Some(&s.rows), s.in_user.as_ref()].into_iter().flatten();
+        if let Some(column) = whole().chain(&s.in_chunk).find(|c| c.len() != want) {
+            return Err(EvalError::Length { name: s.name.clone(), got: column.len(), want });
         }
-        if s.rows.iter().any(|x| !x.is_finite()) {
+        if whole().flatten().any(|x| !x.is_finite()) {
             return Err(EvalError::NotFinite(s.name.clone()));
         }
     }
@@ -121,8 +119,8 @@ pub(crate) struct View<'a> {
     requests: Vec<(usize, u32)>,
 }
 
-/// For each chunk and head the positives in the top 3.
-pub(crate) type Hits = Vec<Vec<u32>>;
+/// By chunk, then by head.
+pub(crate) type Lists = Vec<Vec<Ranked>>;
 
 impl<'a> View<'a> {
     pub(crate) fn new(slice: &'a Slice<'a>, chunks: &'a Chunks) -> Self {
@@ -154,17 +152,20 @@ impl<'a> View<'a> {
         rows.collect()
     }
 
-    pub(crate) fn hits(&self, scores: &Scores, seed: u64) -> Hits {
+    pub(crate) fn rank(&self, scores: &Scores, seed: u64) -> Lists {
         let column = scores.in_chunk.as_ref().unwrap_or(&scores.rows);
         let bits = &self.slice.dataset.head_bits;
         let of_chunk = |(at, chunk): (usize, &Chunk)| {
             let mut rows = self.rows_of(chunk);
             Random::of(seed, &[0x6869_7473, at as u64]).shuffle(&mut rows); // the order among ties
+            let user = self.requests[chunk.requests[0] as usize].1;
             let of_head = |head: usize| {
                 let score = |row: usize| column[row * self.heads + head];
+                let label = |observed: u64| observed & bits[head] != 0;
                 rows.sort_by(|a, b| score(b.0).total_cmp(&score(a.0)));
-                let top = rows.iter().take(3);
-                top.filter(|(_, observed)| observed & bits[head] != 0).count() as u32
+                let hits = rows.iter().take(3).filter(|(_, observed)| label(*observed)).count() as u32;
+                let ascending = rows.iter().rev().map(|(row, observed)| (score(*row), label(*observed)));
+                Ranked { user, hits, auc: auc_sorted(ascending) }
             };
             (0..self.heads).map(of_head).collect()
         };
@@ -177,7 +178,7 @@ impl<'a> View<'a> {
         head: usize,
         group: Group,
         scorers: &[Scores],
-        ranked: &[Hits],
+        ranked: &[Lists],
     ) -> Option<Cell> {
         let mut rows = Vec::new();
         for (request, (first, user)) in self.slice.iter().zip(&self.requests) {
@@ -193,15 +194,16 @@ impl<'a> View<'a> {
         let inside = |chunk: &Chunk| group.holds(self.request(chunk.requests[0]));
         let chunks: Vec<usize> =
             (0..self.chunks.list.len()).filter(|c| inside(&self.chunks.list[*c])).collect();
-        let prepare = |(scores, hits): (&Scores, &Hits)| {
+        let prepare = |(scores, lists): (&Scores, &Lists)| {
+            let fixed = scores.in_user.as_ref().unwrap_or(&scores.rows);
             let row = |&(row, user, label): &(usize, u32, bool)| Row {
                 user,
                 score: scores.rows[row * self.heads + head],
+                fixed: fixed[row * self.heads + head],
                 label,
             };
-            let user = |chunk: usize| self.requests[self.chunks.list[chunk].requests[0] as usize].1;
-            let hits: Vec<_> = chunks.iter().map(|c| (user(*c), hits[*c][head])).collect();
-            Prepared::new(rows.iter().map(row).collect(), &hits, self.users, scores.logits)
+            let lists: Vec<_> = chunks.iter().map(|c| lists[*c][head]).collect();
+            Prepared::new(rows.iter().map(row).collect(), &lists, self.users, scores.logits)
         };
         Some(Cell {
             head,

@@ -184,6 +184,7 @@ mod tests {
             name: logit.to_string(),
             rows: (0..120).flat_map(|row| [if row % 2 == 0 { *logit } else { -logit }, -5.0, -5.0]).collect(),
             in_chunk: None,
+            in_user: None,
             logits: true,
         };
         let scorers: Vec<_> = logits.iter().map(scorer).collect();

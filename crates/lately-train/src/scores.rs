@@ -13,6 +13,8 @@ pub struct Scores {
     pub rows: Vec<f32>,
     /// N x H, each row with the sequence of its chunk's start; `None`: the same as `rows`. NaN outside of chunks.
     pub in_chunk: Option<Vec<f32>>,
+    /// N x H, each row with the sequence of its user's first request of the slice; `None`: the same as `rows`.
+    pub in_user: Option<Vec<f32>>,
     /// Whether `rows` are logits, so that log loss and calibration mean something.
     pub logits: bool,
 }
@@ -30,5 +32,5 @@ pub fn by_popularity(past: &Slice<'_>, slice: &Slice<'_>) -> Scores {
     let heads = slice.dataset.heads();
     let rows = slice.iter().flat_map(|r| &r.candidates);
     let rows = rows.flat_map(|c| std::iter::repeat_n(counts[c.item as usize], heads)).collect();
-    Scores { name: "popularity".to_owned(), rows, in_chunk: None, logits: false }
+    Scores { name: "popularity".to_owned(), rows, in_chunk: None, in_user: None, logits: false }
 }

@@ -3,10 +3,10 @@
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::eval::{Estimate, EvalReport, GroupReport};
-use crate::metrics::Metrics;
+use crate::metrics::{HIT_AT_3, Metrics};
 
-/// Columns of the five metrics, in the order of [`Metrics::each`].
-pub const METRICS: [&str; 5] = ["AUC", "per-user AUC", "log loss", "calibration", "HIT@3"];
+/// Columns of the metrics, the first ones of [`Metrics::each`].
+pub const METRICS: [&str; 6] = ["AUC", "user AUC", "list AUC", "HIT@3", "log loss", "calibration"];
 
 /// A table a head: for each group of rows the scorers' values, each with half the width of its 95 % interval, what a
 /// random order has, and the first scorer's differences from the others with those of their paired intervals. A
@@ -36,18 +36,21 @@ fn rows(table: &mut Table, group: &GroupReport) {
         format!("  {} positive", group.positives),
     ];
     let mut words = words.into_iter();
-    let mut add = |name: String, cells: [String; 5]| {
+    let mut add = |name: String, cells: [String; METRICS.len()]| {
         table.add_row([words.next().unwrap_or_default(), name].into_iter().chain(cells));
     };
-    let format = |metrics: &Metrics<Estimate>, show: fn(&Estimate) -> String| metrics.each().map(show);
+    let format = |metrics: &Metrics<Estimate>, show: fn(&Estimate) -> String| {
+        std::array::from_fn(|m| show(metrics.each()[m]))
+    };
     for scorer in &group.scorers {
         add(scorer.name.clone(), format(&scorer.metrics, value));
     }
     for difference in &group.differences {
         add(format!("less {}", difference.against), format(&difference.metrics, signed));
     }
-    let random = group.random_hit_at_3.map_or("-".to_owned(), |x| format!("{x:.4}        "));
-    add("random order".to_owned(), [String::new(), String::new(), String::new(), String::new(), random]);
+    let mut random: [String; METRICS.len()] = Default::default();
+    random[HIT_AT_3] = group.random_hit_at_3.map_or("-".to_owned(), |x| format!("{x:.4}         "));
+    add("random order".to_owned(), random);
     add(String::new(), Default::default()); // air between groups; the words may still need it
 }
 

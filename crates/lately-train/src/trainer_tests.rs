@@ -424,9 +424,10 @@ fn rare_values_are_missing_in_training_and_in_what_is_trained() {
     }
     let score = |level: Option<u32>| {
         let mut batch = FeatureBatch::default();
-        push(&mut batch, &d, &d.requests[1], &[]);
+        let request = &d.requests[1];
+        push_rows(&mut batch, &d, request, &request.context(), &[], request.candidates.iter());
         batch.user.categorical[0] = level.unwrap_or(0);
-        model.score(&batch, &mut Scratch::default()).unwrap()
+        model.score(&batch, &mut lately_model::Scratch::default()).unwrap()
     };
     assert_eq!(score(Some(bucket("own 36", 1000))), score(None));
     assert_ne!(score(Some(bucket("common", 1000))), score(None));

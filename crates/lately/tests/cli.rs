@@ -150,7 +150,9 @@ fn has_the_numbers(evaluated: &Value) -> Result<()> {
     let scorers = all["scorers"].as_array().context("no scorers")?;
     ensure!(scorers.len() == 2, "{all}");
     for scorer in scorers {
-        for metric in ["auc", "user_auc", "log_loss", "calibration", "hit_at_3"] {
+        for metric in
+            ["auc", "user_auc", "user_auc_streaming", "list_auc", "log_loss", "calibration", "hit_at_3"]
+        {
             let value = scorer[metric]["value"].as_f64();
             ensure!(value.is_some_and(|v| v > 0.0 && v < 10.0), "{metric}: {scorer}");
         }

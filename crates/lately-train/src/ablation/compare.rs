@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::claim::{Claim, Verdict};
 use super::measure::{GROUPS, Measured};
 use crate::eval::{Estimate, Group, interval};
-use crate::metrics::Metrics;
+use crate::metrics::{HIT_AT_3, Metrics};
 
 /// Positives of a head below which no interval is given. With one positive, every resample that holds it gives nearly
 /// the same AUC: on a day of KuaiRand's hides the interval was 0.02 wide about a difference of -0.17.
@@ -113,9 +113,6 @@ fn cell(contenders: &[Contender], baseline: usize, at: usize) -> CellReport {
     }
 }
 
-/// Position of HIT@3 in [`Metrics::each`].
-const HIT_AT_3: usize = 4;
-
 /// One configuration's numbers in one cell; NaN where one is not defined.
 struct Averages {
     /// By seed.
@@ -199,7 +196,7 @@ mod tests {
     /// Two resamples; HIT@3 as given, all else 0.5.
     fn measured(hit: f64, samples: [f64; 2]) -> Measured {
         let metrics =
-            |hit: f64| Metrics::build(|m| (m != 2).then_some(if m == HIT_AT_3 { hit } else { 0.5 }));
+            |hit: f64| Metrics::build(|m| (m != 4).then_some(if m == HIT_AT_3 { hit } else { 0.5 }));
         Measured {
             head: "save".into(),
             group: Group::All,

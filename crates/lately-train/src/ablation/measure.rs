@@ -42,7 +42,7 @@ pub fn measure(
     let view = View::new(slice, chunks);
     let scorers = std::slice::from_ref(scores);
     check(&view, scorers)?;
-    let ranked = [view.hits(scores, options.seed)];
+    let ranked = [view.rank(scores, options.seed)];
     let places = (0..view.heads).flat_map(|head| GROUPS.map(|group| (head, group)));
     let cells: Vec<Cell> =
         places.filter_map(|(head, group)| view.cell(head, group, scorers, &ranked)).collect();

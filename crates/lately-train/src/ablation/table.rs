@@ -6,7 +6,7 @@ use super::claim::{Claim, sign};
 use super::compare::{Averaged, CellReport, Line};
 use crate::eval::Estimate;
 
-const HEADER: [&str; 9] = [
+const HEADER: [&str; 10] = [
     "head, rows",
     "configuration",
     "HIT@3",
@@ -15,7 +15,8 @@ const HEADER: [&str; 9] = [
     "paper",
     "sign",
     "AUC",
-    "per-user AUC",
+    "user AUC",
+    "list AUC",
 ];
 
 /// For the terminal: what a cell's rows are stands beside its first lines.
@@ -66,7 +67,7 @@ fn about(cell: &CellReport) -> Vec<String> {
     about
 }
 
-fn row(about: String, line: &Line) -> [String; 9] {
+fn row(about: String, line: &Line) -> [String; 10] {
     let less = |of: fn(&crate::metrics::Metrics<Averaged>) -> &Averaged| {
         beside(of(&line.metrics), line.less.as_ref().map(|less| &of(less).mean))
     };
@@ -80,6 +81,7 @@ fn row(about: String, line: &Line) -> [String; 9] {
         line.verdict.map(|v| v.words().to_owned()).unwrap_or_default(),
         less(|m| &m.auc),
         less(|m| &m.user_auc),
+        less(|m| &m.list_auc),
     ]
 }
 

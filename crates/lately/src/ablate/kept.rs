@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 /// Version of the file's form, and of what the metrics in it mean.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// One trained and measured model.
 #[derive(Debug, Clone, Serialize, Deserialize)]
