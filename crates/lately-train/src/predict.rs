@@ -37,13 +37,18 @@ pub fn by_model(
 ) -> Result<Scores, ModelError> {
     let (jobs, first_rows) = own_jobs(slice);
     let rows = run(slice, model, &jobs, slice.rows(), threads)?;
-    let in_chunk = match chunks.kind {
-        ChunkKind::Request => None,
-        ChunkKind::UserDay => {
-            Some(run(slice, model, &chunk_jobs(slice, chunks, &first_rows), slice.rows(), threads)?)
-        }
+    let at_start = |lists: &mut dyn Iterator<Item = &[u32]>| {
+        let jobs: Vec<_> = lists.flat_map(|list| list_jobs(slice, list, &first_rows)).collect();
+        run(slice, model, &jobs, slice.rows(), threads)
     };
-    Ok(Scores { name: name.to_owned(), rows, in_chunk, logits: true })
+    let (in_chunk, in_user) = match chunks.kind {
+        ChunkKind::Request => (None, None),
+        ChunkKind::UserDay => (
+            Some(at_start(&mut chunks.list.iter().map(|c| c.requests.as_slice()))?),
+            Some(at_start(&mut users(slice).values().map(Vec::as_slice))?),
+        ),
+    };
+    Ok(Scores { name: name.to_owned(), rows, in_chunk, in_user, logits: true })
 }
 
 /// N x H logits, every row with its own sequence. The result does not depend on `threads`.
@@ -63,23 +68,7 @@ fn own_jobs<'a>(slice: &Slice<'a>) -> (Vec<Job<'a>>, Vec<u32>) {
         row += candidates.len() as u32;
         jobs.push(Job { start: request, surface: request.surface, candidates });
     }
-<<<<<<< HEAD
     (jobs, first_rows)
-=======
-    let rows = run(slice, model, &jobs, row as usize, threads)?;
-    let at_start = |lists: &mut dyn Iterator<Item = &[u32]>| {
-        let jobs: Vec<_> = lists.flat_map(|list| list_jobs(slice, list, &first_rows)).collect();
-        run(slice, model, &jobs, row as usize, threads)
-    };
-    let (in_chunk, in_user) = match chunks.kind {
-        ChunkKind::Request => (None, None),
-        ChunkKind::UserDay => (
-            Some(at_start(&mut chunks.list.iter().map(|c| c.requests.as_slice()))?),
-            Some(at_start(&mut users(slice).values().map(Vec::as_slice))?),
-        ),
-    };
-    Ok(Scores { name: name.to_owned(), rows, in_chunk, in_user, logits: true })
->>>>>>> work-f
 }
 
 /// Each user's requests, as positions in the slice in order of time.
