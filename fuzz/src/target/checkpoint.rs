@@ -87,7 +87,7 @@ fn batch(schema: &Schema) -> FeatureBatch {
     let mut batch = FeatureBatch::default();
     let assembler = Assembler::new(schema);
     let context = RequestContext { time_ms: 1_000, surface: 0, watermark: 1 };
-    let token = Token { action: 0, surface: 0, time_ms: 1, item: None };
+    let token = Token { action: 0, surface: 0, time_ms: 1, item: None, actions: 1 };
     for tokens in [&[token][..], &[]] {
         assemble(&mut batch, &assembler, &context, None, tokens, [None, None]);
     }
