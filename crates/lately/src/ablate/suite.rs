@@ -123,8 +123,9 @@ impl Suite {
     fn entry(&self, configuration: &Configuration, config: &Config) -> Result<Entry> {
         let model: ModelConfig =
             overlaid(&config.model, [&self.model, &configuration.model]).context("[model]")?;
-        let train: TrainConfig =
+        let mut train: TrainConfig =
             overlaid(&config.train, [&self.train, &configuration.train]).context("[train]")?;
+        train.zone = config.train.zone.clone(); // no key of its own, so the overlay loses it
         train.validate(&config.schema)?;
         Model::new(model.clone(), &config.schema, train.seed)?;
         let claims = [(Group::All, &configuration.paper), (Group::NonCore, &configuration.paper_non_core)];
@@ -219,6 +220,7 @@ mod tests {
             assert!(suite.configurations.len() > 3, "{name}");
             assert!(suite.position("transact").is_ok(), "{name}");
             assert!(suite.position("absent").is_err());
+            suite.entries(&config()).unwrap();
         }
     }
 }
