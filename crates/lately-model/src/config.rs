@@ -58,7 +58,7 @@ pub enum Precision {
     /// In f32.
     #[default]
     F32,
-    /// Factors rounded to bfloat16, sums in f32: faster where the machine has instructions for it.
+    /// Factors as bfloat16 numbers, one each or two, sums in f32; see [`lately_kernels::bf16`].
     Bf16,
 }
 

@@ -14,6 +14,10 @@ use super::pack::{BLOCK, LANES, Out};
 /// Side of the square of sums that one step makes.
 const SIDE: usize = 2 * LANES;
 
+/// Blocks along the contracted dimension that are gone through at a time: those of two columns of blocks are 32 KiB, which
+/// the first-level cache holds while all rows pass. (From the second level a step's 4 KiB took longer than its products.)
+const STRETCH: usize = 16;
+
 /// Whether the machine has AMX and the system lets this process use it.
 pub(super) fn detected() -> bool {
     static DETECTED: OnceLock<bool> = OnceLock::new();
@@ -73,14 +77,18 @@ pub(super) fn multiply(blocks: usize, left: &[u32], right: &[u32], mut out: Out<
     let palette = Palette::new();
     // SAFETY: the feature was detected; the operand is 64 bytes.
     unsafe { asm!("ldtilecfg [{}]", in(reg) &palette, options(nostack)) };
-    for j in (0..columns).step_by(2) {
-        for i in (0..rows).step_by(2) {
-            // At an odd edge the last block stands twice; its second sums are not used.
-            let at = |x: usize, count: usize| x.min(count - 1) * blocks * BLOCK;
-            let a = (&left[at(i, rows)..], &left[at(i + 1, rows)..]);
-            let b = (&right[at(j, columns)..], &right[at(j + 1, columns)..]);
-            square(blocks, a, b, i * LANES, j * LANES, &mut out);
+    let mut edge = [0f32; SIDE * SIDE];
+    for from in (0..blocks).step_by(STRETCH) {
+        for j in (0..columns).step_by(2) {
+            for i in (0..rows).step_by(2) {
+                // At an odd edge the last block stands twice; its second sums are not used.
+                let at = |x: usize, count: usize| (x.min(count - 1) * blocks + from) * BLOCK;
+                let a = (&left[at(i, rows)..], &left[at(i + 1, rows)..]);
+                let b = (&right[at(j, columns)..], &right[at(j + 1, columns)..]);
+                square((blocks - from).min(STRETCH), a, b, (i * LANES, j * LANES), &mut out, &mut edge);
+            }
         }
+        out.accumulate = true;
     }
     // SAFETY: ends what `ldtilecfg` began.
     unsafe { asm!("tilerelease", options(nostack)) };
@@ -91,14 +99,13 @@ fn square(
     blocks: usize,
     a: (&[u32], &[u32]),
     b: (&[u32], &[u32]),
-    row: usize,
-    column: usize,
+    (row, column): (usize, usize),
     out: &mut Out<'_>,
+    edge: &mut [f32; SIDE * SIDE],
 ) {
     let need = blocks * BLOCK;
     assert!(a.0.len() >= need && a.1.len() >= need && b.0.len() >= need && b.1.len() >= need);
     let whole = row + SIDE <= out.m && column + SIDE <= out.n;
-    let mut edge = [0f32; SIDE * SIDE];
     let (target, stride) = if whole {
         let last = (row + SIDE - 1) * out.stride + column + SIDE;
         assert!(last <= out.data.len());
@@ -163,7 +170,7 @@ fn square(
         );
     }
     if !whole {
-        spread(&edge, row, column, out);
+        spread(edge, row, column, out);
     }
 }
 
