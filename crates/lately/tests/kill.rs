@@ -112,13 +112,15 @@ fn act(http: &Http, name: &str, over: &AtomicBool, first: &mpsc::Sender<()>) -> 
         while sent.acked.len() + 3 <= ACTIONS {
             let from = sent.acked.len();
             let batch: Vec<Value> = (from..from + 1 + from % 3).map(|n| action(&user, n)).collect();
+            // Looked at before the request: an answer to an earlier one may be read after the kill.
+            let gone = over.load(Ordering::Relaxed);
             let answer = http.text("POST", "/v1/events", Some(&json!({ "events": batch })));
             let Ok((status, body)) = answer else {
                 sent.unanswered = batch;
                 all.push((user, sent));
                 return Ok(all);
             };
-            ensure!(status == 200 && !over.load(Ordering::Relaxed), "{status}: {body}");
+            ensure!(status == 200 && !gone, "{status}: {body}");
             let answer: Value = serde_json::from_str(&body)?;
             ensure!(answer["accepted"] == batch.len() && answer["duplicates"] == 0, "{answer}");
             sent.watermark = answer["watermark"].as_u64().context("no watermark")?;
