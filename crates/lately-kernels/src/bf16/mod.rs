@@ -1,6 +1,6 @@
 //! Matrix products of factors rounded to bfloat16 (8 bits of mantissa, to nearest even), summed in f32.
 //!
-//! Both factors are rounded and laid out for the machine's instructions once a call: [`pack`] has the layout, one file
+//! Both factors are rounded and laid out for the machine's instructions once a call: `pack.rs` has the layout, one file
 //! an instruction set multiplies it. AMX multiplies 16 x 32 by 32 x 16 in 16 cycles (3.6 TFLOP/s a core against 0.2 in
 //! f32 on a Sapphire Rapids), AVX-512-BF16 doubles f32 on Zen 4 and 5 and gains nothing on Intel's cores; elsewhere the
 //! rounded factors go to the f32 product, so that results agree everywhere.
