@@ -86,8 +86,8 @@ pub struct TrainConfig {
     pub precision: Precision,
     /// Worker threads. Default 2.
     pub threads: usize,
-    /// Most memory that training may take, dataset included, bytes; 0: no bound. It decides how many shards are
-    /// computed at once, never the result. Default 0.
+    /// Most memory that training may take, dataset included, bytes; a run that needs more is refused before its first
+    /// step. 0: no bound.
     pub memory_bytes: u64,
     /// Seconds between saves of the state from which a killed run goes on. Default 20.
     pub save_seconds: u64,
