@@ -198,19 +198,24 @@ impl ModelSlot {
     /// # Errors
     /// Any [`SwapError`]; the last good model stays.
     pub fn swap_bytes(&self, version: &str, bytes: &[u8]) -> Result<u64, SwapError> {
+        // Held from the look at what serves on: of two callers at once the second must find the first one's model.
+        let mut generation = lock(&self.generation);
         if let Some(current) = self.current().filter(|c| c.version == version) {
             return Ok(current.generation);
         }
         let loaded = LoadedModel::from_bytes(version, bytes).inspect_err(refused)?;
-        self.swap(loaded)
+        self.swap_in(&mut generation, loaded)
     }
 
     /// Validates, warms and serves a model; returns its generation.
     ///
     /// # Errors
     /// Any [`SwapError`] but `Checkpoint`; the last good model stays.
-    pub fn swap(&self, mut loaded: LoadedModel) -> Result<u64, SwapError> {
-        let mut generation = lock(&self.generation);
+    pub fn swap(&self, loaded: LoadedModel) -> Result<u64, SwapError> {
+        self.swap_in(&mut lock(&self.generation), loaded)
+    }
+
+    fn swap_in(&self, generation: &mut u64, mut loaded: LoadedModel) -> Result<u64, SwapError> {
         self.validate(&loaded).inspect_err(refused)?;
         *generation += 1;
         loaded.generation = *generation;

@@ -2,8 +2,8 @@
 //! a new champion. `lately serve` and `lately demo` are this composition.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -34,7 +34,7 @@ pub struct Server {
     pub address: SocketAddr,
     /// Where the admin port listens.
     pub admin_address: SocketAddr,
-    slot: Arc<ModelSlot>,
+    follower: Arc<Follower>,
     ranker: Arc<Ranker>,
     stop: Option<oneshot::Sender<()>>,
     doors: Option<JoinHandle<Result<()>>>,
@@ -53,21 +53,22 @@ impl Server {
         let store = Arc::new(dir.store_with(vectors)?);
         let slot = ModelSlot::new(Arc::clone(&dir.schema)).with_embedding_version(embedding_version);
         let slot = Arc::new(slot);
-        if let Err(error) = follow(&registry, &slot) {
+        let follower = Arc::new(Follower::new(registry.clone(), Arc::clone(&slot)));
+        if let Err(error) = follower.follow() {
             // A damaged champion must not keep the rest from serving; rankings say that no model ranked them.
             tracing::error!(%error, "the champion cannot be served");
         }
         let ranker = Arc::new(Ranker::new(
             Arc::clone(&store),
-            Arc::clone(&slot),
+            slot,
             Arc::clone(&dir.schema),
             dir.config.rank.clone(),
         )?);
         // Before the doors open: the first feed must not be empty.
         ranker.refresh().context("cannot read the log for what is popular")?;
         let reload: Reload = {
-            let (registry, slot) = (registry.clone(), Arc::clone(&slot));
-            Arc::new(move || follow(&registry, &slot).map(drop).map_err(|e| format!("{e:#}")))
+            let follower = Arc::clone(&follower);
+            Arc::new(move || follower.follow().map(drop).map_err(|e| format!("{e:#}")))
         };
         let mut app =
             App::new(Arc::clone(&store), Arc::clone(&ranker), Arc::clone(&dir.schema), Limits::default())
@@ -94,14 +95,13 @@ impl Server {
                 Ok(serve(app, data, data_listener, Some(admin_listener), shutdown).await?)
             })
         })?;
-        let watch =
-            watch(&registry, &slot, Duration::from_secs(dir.config.serve.registry_poll_seconds.max(1)))?;
+        let watch = watch(&follower, Duration::from_secs(dir.config.serve.registry_poll_seconds.max(1)))?;
         Ok(Self {
             store,
             registry,
             address,
             admin_address,
-            slot,
+            follower,
             ranker,
             stop: Some(stop),
             doors: Some(doors),
@@ -112,7 +112,7 @@ impl Server {
 
     /// Loads the champion now; returns whether another model serves than before.
     pub fn reload(&self) -> Result<bool> {
-        follow(&self.registry, &self.slot)
+        self.follower.follow()
     }
 
     /// Waits until what was served so far is in the log: before a training reads it.
@@ -122,12 +122,12 @@ impl Server {
 
     /// Version that serves, or words for none.
     pub fn model_version(&self) -> String {
-        self.slot.current().map_or("no model".to_owned(), |m| m.version().to_owned())
+        self.follower.slot.current().map_or("no model".to_owned(), |m| m.version().to_owned())
     }
 
     /// Swaps since the start, the first load included.
     pub fn generation(&self) -> u64 {
-        self.slot.current().map_or(0, |m| m.generation())
+        self.follower.slot.current().map_or(0, |m| m.generation())
     }
 
     /// Stops: no new connections, requests in work finish, the last impressions are written.
@@ -167,32 +167,44 @@ fn listen(bind: &str) -> Result<(std::net::TcpListener, SocketAddr)> {
     Ok((listener, address))
 }
 
-/// Swaps the registry's champion in, if it is not the one that serves.
-fn follow(registry: &Registry, slot: &ModelSlot) -> Result<bool> {
-    let Some(version) = champion(registry)? else { return Ok(false) };
-    let name = version.to_string();
-    if slot.current().is_some_and(|m| m.version() == name) {
-        return Ok(false);
+/// Makes the slot serve the registry's champion.
+struct Follower {
+    registry: Registry,
+    slot: Arc<ModelSlot>,
+    /// From the look at the alias to the swap: whoever looked first must not swap an older champion back in.
+    turn: Mutex<()>,
+}
+
+impl Follower {
+    fn new(registry: Registry, slot: Arc<ModelSlot>) -> Self {
+        Self { registry, slot, turn: Mutex::new(()) }
     }
-    let bytes = registry.load(&version)?;
-    let generation = slot.swap_bytes(&name, &bytes)?;
-    tracing::info!(version = name, generation, "swapped a model in");
-    Ok(true)
+
+    /// Swaps the champion in, if it is not the one that serves; returns whether it did.
+    fn follow(&self) -> Result<bool> {
+        // Guards no data: a turn that panicked leaves nothing half done.
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(version) = champion(&self.registry)? else { return Ok(false) };
+        let name = version.to_string();
+        if self.slot.current().is_some_and(|m| m.version() == name) {
+            return Ok(false);
+        }
+        let bytes = self.registry.load(&version)?;
+        let generation = self.slot.swap_bytes(&name, &bytes)?;
+        tracing::info!(version = name, generation, "swapped a model in");
+        Ok(true)
+    }
 }
 
 /// Looks at the champion alias every `interval` until the sender is dropped.
-fn watch(
-    registry: &Registry,
-    slot: &Arc<ModelSlot>,
-    interval: Duration,
-) -> Result<(Sender<()>, JoinHandle<()>)> {
+fn watch(follower: &Arc<Follower>, interval: Duration) -> Result<(Sender<()>, JoinHandle<()>)> {
     let (stop, stopped) = channel();
-    let (registry, slot) = (registry.clone(), Arc::clone(slot));
+    let follower = Arc::clone(follower);
     let thread = std::thread::Builder::new().name("model-watch".to_owned()).spawn(move || {
         let mut refused = None;
         while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-            let name = champion(&registry).ok().flatten();
-            match follow(&registry, &slot) {
+            let name = champion(&follower.registry).ok().flatten();
+            match follower.follow() {
                 Ok(_) => refused = None,
                 // Said once a version, not every two seconds.
                 Err(error) if refused != name => {

@@ -269,6 +269,20 @@ fn a_checkpoint_is_served_once_by_its_version() {
     assert_eq!(slot.swap_bytes("v1", &bytes).unwrap(), 1);
     assert_eq!(slot.swap_bytes("v1", &bytes).unwrap(), 1, "no second swap to the same version");
     assert_eq!(slot.current().unwrap().summary().heads, ["click", "save", "hide"]);
+
+    // A watch and an operator who find the same new champion at once make one swap of it.
+    for round in 2..20 {
+        let (slot, bytes, version) = (&slot, &bytes, format!("v{round}"));
+        let start = std::sync::Barrier::new(4);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    start.wait();
+                    assert_eq!(slot.swap_bytes(&version, bytes).unwrap(), round);
+                });
+            }
+        });
+    }
 }
 
 #[test]
