@@ -18,13 +18,17 @@ pub mod dense;
 pub mod dropout;
 pub mod embedding;
 pub mod expand;
+pub mod fold;
+pub mod folded;
 pub mod linear;
 pub mod loss;
 pub mod matrix;
 pub mod parallel;
 pub mod pool;
 mod real;
+pub mod shared;
 pub mod simd;
+mod softmax;
 pub mod target;
 
 pub use dropout::Dropout;

@@ -6,13 +6,16 @@
 
 use std::ops::Range;
 
+use lately_kernels::add_norm::Shape as NormShape;
 use lately_kernels::attention::Shape as AttentionShape;
 use lately_kernels::bf16::{Bf16, Split};
 use lately_kernels::dense::Shape as Tile;
 use lately_kernels::embedding::Shape as EmbeddingShape;
 use lately_kernels::expand::Segments;
+use lately_kernels::folded::Shape as FoldedShape;
 use lately_kernels::linear::Shape;
 use lately_kernels::matrix::Exact;
+use lately_kernels::shared::{Parts, Shape as SharedShape};
 use lately_kernels::{Dropout, Real};
 
 #[cfg(test)]
@@ -61,6 +64,9 @@ macro_rules! fast {
     ($r:ty, $f:ty, $b:ty, $module:ident::$function:ident($($arg:ident),*) forward) => {
         lately_kernels::$module::$function::<$r, $f>($($arg),*)
     };
+    ($r:ty, $f:ty, $b:ty, $module:ident::$function:ident($($arg:ident),*) exact) => {
+        lately_kernels::$module::$function::<$r, Exact>($($arg),*)
+    };
     ($r:ty, $f:ty, $b:ty, $module:ident::$function:ident($($arg:ident),*) backward) => {
         lately_kernels::$module::$function::<$r, $b>($($arg),*)
     };
@@ -88,15 +94,41 @@ backend! {
         s: AttentionShape<'_>, qkv: &[R], probabilities: &[R], d_context: &[R], d_qkv: &mut [R],
         scratch: &mut Vec<R>,
     ) = attention::backward by forward;
-    /// Residual sum and layer normalisation.
+    /// Weights of one-head attention, folded.
+    fn fold(d: usize, in_weight: &[R], in_bias: &[R], out_weight: &[R], map: &mut [R], bias: &mut [R])
+        = fold::forward by exact;
+    /// Gradients of `fold`.
+    fn fold_backward(
+        d: usize, weights: (&[R], &[R], &[R]), d_folded: (&[R], &[R]), d_in_weight: &mut [R],
+        d_in_bias: &mut [R], d_out_weight: &mut [R],
+    ) = fold::backward by exact;
+    /// One-head attention by folded weights.
+    fn folded(
+        s: FoldedShape<'_>, x: &[R], qv: &[R], probabilities: &mut [R], out: &mut [R], scratch: &mut Vec<R>,
+    ) = folded::forward by forward;
+    /// Gradients of `folded`.
+    fn folded_backward(
+        s: FoldedShape<'_>, x: &[R], qv: &[R], probabilities: &[R], d_out: &[R], d_qv: &mut [R],
+        d_x: &mut [R], scratch: &mut Vec<R>,
+    ) = folded::backward by forward;
+    /// The same where a request's candidates share their tokens' queries, keys and values.
+    fn shared(
+        s: SharedShape<'_>, parts: Parts<&[R]>, probabilities: &mut [R], out: &mut [R], scratch: &mut Vec<R>,
+    ) = shared::forward by forward;
+    /// Gradients of `shared`.
+    fn shared_backward(
+        s: SharedShape<'_>, parts: Parts<&[R]>, probabilities: &[R], d_out: &[R], d: Parts<&mut [R]>,
+        scratch: &mut Vec<R>,
+    ) = shared::backward by forward;
+    /// Residual sum, with the branch's bias and dropout, and layer normalisation.
     fn add_norm(
-        width: usize, x: &[R], branch: &[R], gamma: &[R], beta: &[R], normed: &mut [R], rstd: &mut [R],
-        y: &mut [R],
+        s: NormShape, x: &[R], branch: &[R], bias: &[R], gamma: &[R], beta: &[R], normed: &mut [R],
+        rstd: &mut [R], y: &mut [R],
     ) = add_norm::forward;
     /// Gradients of `add_norm`.
     fn add_norm_backward(
-        width: usize, normed: &[R], rstd: &[R], gamma: &[R], dy: &[R], dx: &mut [R], dgamma: &mut [R],
-        dbeta: &mut [R],
+        s: NormShape, normed: &[R], rstd: &[R], gamma: &[R], dy: &[R], dx: &mut [R], d_branch: &mut [R],
+        d_bias: &mut [R], d_gamma: &mut [R], d_beta: &mut [R],
     ) = add_norm::backward;
     /// A tile of a linear map, feature-major.
     fn dense(s: Tile, x: &[R], w: &[R], b: &[R], relu: bool, y: &mut [R]) = dense::forward by forward;

@@ -195,6 +195,12 @@ impl<R: Real> Gradients<R> {
         (&mut left[weight].data, &mut right[0].data)
     }
 
+    /// Gradients of three parameters.
+    pub(crate) fn three(&mut self, ids: [usize; 3]) -> [&mut [R]; 3] {
+        let entries = self.entries.get_disjoint_mut(ids).expect("three different parameters of the plan");
+        entries.map(|entry| entry.data.as_mut_slice())
+    }
+
     /// A table's gradient and what notes its touched rows.
     pub(crate) fn table(&mut self, id: usize) -> (&mut [R], impl FnMut(u32)) {
         let entry = &mut self.entries[id];

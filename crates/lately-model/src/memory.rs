@@ -1,11 +1,12 @@
 //! What working memory holds, for those who must stay below a bound.
 
 use lately_kernels::Real;
+use lately_kernels::shared::Parts;
 
 use crate::Scratch;
 use crate::chunk::Chunk;
 use crate::shard::{Piece, Shard};
-use crate::tape::{EncoderTape, GradientTape, LayerTape, TopTape};
+use crate::tape::{EncoderTape, Folded, GradientTape, LayerTape, TopTape};
 
 pub(crate) fn held<T>(lists: &[&Vec<T>]) -> usize {
     lists.iter().map(|list| list.capacity() * size_of::<T>()).sum()
@@ -16,8 +17,12 @@ pub(crate) fn held<T>(lists: &[&Vec<T>]) -> usize {
 impl<R: Real> Scratch<R> {
     /// Bytes that it holds: after a call, what the largest calls so far needed.
     pub fn bytes(&self) -> usize {
-        let Self { chunk, shards, top, gradient, precision: _, pool: _ } = self;
-        of_chunk(chunk) + shards.iter().map(of_shard).sum::<usize>() + of_top(top) + of_gradient(gradient)
+        let Self { chunk, shards, top, gradient, folded, precision: _, pool: _ } = self;
+        of_chunk(chunk)
+            + shards.iter().map(of_shard).sum::<usize>()
+            + of_top(top)
+            + of_gradient(gradient)
+            + of_folded(folded)
     }
 }
 
@@ -40,8 +45,9 @@ fn of_encoder<R>(tape: &EncoderTape<R>) -> usize {
         token,
         added,
         candidate,
-        token_qkv,
-        candidate_qkv,
+        token_projected,
+        candidate_projected,
+        shared,
         layers,
         stream,
         branch,
@@ -56,8 +62,8 @@ fn of_encoder<R>(tape: &EncoderTape<R>) -> usize {
         token,
         added,
         candidate,
-        token_qkv,
-        candidate_qkv,
+        token_projected,
+        candidate_projected,
         stream,
         branch,
         pooled,
@@ -66,13 +72,33 @@ fn of_encoder<R>(tape: &EncoderTape<R>) -> usize {
         scratch,
     ]) + held(&[argmax])
         + unit.bytes()
+        + of_parts(shared)
         + layers.iter().map(of_layer).sum::<usize>()
 }
 
 fn of_layer<R>(tape: &LayerTape<R>) -> usize {
-    let LayerTape { input, qkv, probabilities, context, normed1, rstd1, middle, hidden, normed2, rstd2 } =
-        tape;
-    held(&[input, qkv, probabilities, context, normed1, rstd1, middle, hidden, normed2, rstd2])
+    let LayerTape {
+        input,
+        projected,
+        probabilities,
+        context,
+        normed1,
+        rstd1,
+        middle,
+        hidden,
+        normed2,
+        rstd2,
+    } = tape;
+    held(&[input, projected, probabilities, context, normed1, rstd1, middle, hidden, normed2, rstd2])
+}
+
+fn of_parts<R>(parts: &Parts<Vec<R>>) -> usize {
+    let Parts { token_query, token_key, token_value, query, value } = parts;
+    held(&[token_query, token_key, token_value, query, value])
+}
+
+fn of_folded<R>(layers: &[Folded<R>]) -> usize {
+    layers.iter().map(|Folded { map, bias }| held(&[map, bias])).sum()
 }
 
 fn of_top<R>(tape: &TopTape<R>) -> usize {
@@ -103,10 +129,12 @@ fn of_gradient<R>(tape: &GradientTape<R>) -> usize {
         middle,
         hidden,
         context,
-        qkv,
-        token_qkv,
-        candidate_qkv,
+        projected,
+        token_projected,
+        candidate_projected,
+        shared,
         token,
+        folded,
     } = tape;
     let lists = [
         logits,
@@ -126,10 +154,10 @@ fn of_gradient<R>(tape: &GradientTape<R>) -> usize {
         middle,
         hidden,
         context,
-        qkv,
-        token_qkv,
-        candidate_qkv,
+        projected,
+        token_projected,
+        candidate_projected,
         token,
     ];
-    held(&lists) + unit.bytes()
+    held(&lists) + unit.bytes() + of_parts(shared) + of_folded(folded)
 }

@@ -17,7 +17,7 @@ use crate::encoder::{self, Pass};
 use crate::normaliser::{CLIP, Normaliser};
 use crate::plan::{Parameter, Plan, Side, Table};
 use crate::shard::{Piece, Shard};
-use crate::tape::{Scratch, at_least, sized, zeroed};
+use crate::tape::{Folded, Scratch, accumulate, at_least, sized, zeroed};
 use crate::{Gradients, ModelError, Objective, affinity, rate};
 
 /// Places of chunks start here.
@@ -53,9 +53,10 @@ impl<R: Real> Network<R> {
         mut sequence: Option<&mut Vec<R>>,
     ) -> Result<(), ModelError> {
         check(&self.plan, batch)?;
+        encoder::fold::<R, B>(self, &mut scratch.folded);
         let mut row = 0;
         while row < batch.rows() {
-            let Scratch { chunk, shards, top, pool, .. } = scratch;
+            let Scratch { chunk, shards, top, pool, folded, .. } = scratch;
             self.chunk(chunk, batch, row..batch.rows(), Limits::CHUNK, &[]);
             let rows = chunk.rows.clone();
             sized(&mut top.rows_major, rows.len() * self.plan.inputs);
@@ -67,7 +68,7 @@ impl<R: Real> Network<R> {
                 self.chunk(&mut piece.chunk, batch, at..rows.end, Limits::PIECE, &[]);
                 let (start, end) = (at - rows.start, piece.chunk.rows.end - rows.start);
                 let inputs = &mut top.rows_major[start * self.plan.inputs..end * self.plan.inputs];
-                self.piece::<B>(batch, piece, inputs, false, Dropout::default());
+                self.piece::<B>(batch, piece, inputs, false, (Dropout::default(), folded));
                 at = piece.chunk.rows.end;
             }
             self.top::<B>(rows.len(), top, Dropout::default(), pool);
@@ -111,6 +112,7 @@ impl<R: Real> Network<R> {
             Some(seed) => Dropout { seed, rate: self.config.dropout },
             None => Dropout::default(),
         };
+        encoder::fold::<R, B>(self, &mut scratch.folded);
         let (mut total, mut row) = (0.0, 0);
         while row < batch.rows() {
             self.forward::<B>(batch, row, objective.offsets(), scratch, dropout);
@@ -156,7 +158,7 @@ impl<R: Real> Network<R> {
         scratch: &mut Scratch<R>,
         dropout: Dropout,
     ) {
-        let Scratch { chunk, shards, top, pool, .. } = scratch;
+        let Scratch { chunk, shards, top, pool, folded, .. } = scratch;
         self.chunk(chunk, batch, row..batch.rows(), Limits::CHUNK, lists);
         let mut left = sized(&mut top.rows_major, chunk.rows.len() * self.plan.inputs);
         let ranges = chunk.shards(batch, self.plan.encoder.per_candidate);
@@ -171,7 +173,7 @@ impl<R: Real> Network<R> {
             work.push((shard, range, inputs));
         }
         pool.each(work.into_iter(), |(shard, range, inputs)| {
-            self.shard::<B>(batch, shard, range, inputs, dropout);
+            self.shard::<B>(batch, shard, range, inputs, (dropout, folded));
         });
     }
 
@@ -182,7 +184,7 @@ impl<R: Real> Network<R> {
         shard: &mut Shard<R>,
         rows: std::ops::Range<usize>,
         inputs: &mut [R],
-        dropout: Dropout,
+        (dropout, folded): (Dropout, &[Folded<R>]),
     ) {
         shard.used = 0;
         let mut row = rows.start;
@@ -193,7 +195,7 @@ impl<R: Real> Network<R> {
             let end = piece.chunk.rows.end;
             let inputs =
                 &mut inputs[(row - rows.start) * self.plan.inputs..(end - rows.start) * self.plan.inputs];
-            self.piece::<B>(batch, piece, inputs, true, dropout.at(CHUNK_PLACE + row as u64));
+            self.piece::<B>(batch, piece, inputs, true, (dropout.at(CHUNK_PLACE + row as u64), folded));
             shard.used += 1;
             row = end;
         }
@@ -206,10 +208,10 @@ impl<R: Real> Network<R> {
         piece: &mut Piece<R>,
         inputs: &mut [R],
         keep: bool,
-        dropout: Dropout,
+        (dropout, folded): (Dropout, &[Folded<R>]),
     ) {
         let Piece { chunk, tape } = piece;
-        encoder::forward::<R, B>(&Pass { network: self, batch, chunk, dropout }, tape, keep);
+        encoder::forward::<R, B>(&Pass { network: self, batch, chunk, dropout, folded }, tape, keep);
         self.inputs::<B>(batch, chunk, &tape.sequence, inputs);
     }
 
@@ -265,7 +267,7 @@ impl<R: Real> Network<R> {
         dropout: Dropout,
         gradients: &mut Gradients<R>,
     ) {
-        let Scratch { chunk, shards, gradient, pool, .. } = scratch;
+        let Scratch { chunk, shards, gradient, pool, folded, .. } = scratch;
         let plan = &self.plan;
         let d_inputs = &gradient.rows_major;
         self.side_backward::<B>(&plan.user, &batch.user, &chunk.request, d_inputs, gradients);
@@ -281,6 +283,7 @@ impl<R: Real> Network<R> {
         let first = chunk.rows.start;
         pool.each(shards.iter_mut(), |shard| {
             shard.clear_gradients(&self.parameters, plan.encoder_parameters.clone());
+            encoder::room(self, &mut shard.d.folded);
             for Piece { chunk, tape } in &mut shard.pieces[..shard.used] {
                 let rows = chunk.rows.start - first..chunk.rows.end - first;
                 let d_inputs = &d_inputs[rows.start * plan.inputs..rows.end * plan.inputs];
@@ -293,12 +296,21 @@ impl<R: Real> Network<R> {
                 };
                 columns::collect(block, d_inputs, d_sequence);
                 let dropout = dropout.at(CHUNK_PLACE + chunk.rows.start as u64);
-                let pass = Pass { network: self, batch, chunk, dropout };
+                let pass = Pass { network: self, batch, chunk, dropout, folded };
                 encoder::backward::<R, B>(&pass, tape, &mut shard.d, &mut shard.gradients);
             }
         });
         // In fixed order, whoever computed them.
-        shards.iter().filter(|shard| shard.used > 0).for_each(|shard| gradients.add(&shard.gradients));
+        encoder::room(self, &mut gradient.folded);
+        gradient.folded.iter_mut().for_each(Folded::clear);
+        for shard in shards.iter().filter(|shard| shard.used > 0) {
+            gradients.add(&shard.gradients);
+            for (sum, of_shard) in gradient.folded.iter_mut().zip(&shard.d.folded) {
+                accumulate(&mut sum.map, &of_shard.map);
+                accumulate(&mut sum.bias, &of_shard.bias);
+            }
+        }
+        encoder::unfold::<R, B>(self, &gradient.folded, gradients);
     }
 
     fn side_backward<B: Backend<R>>(

@@ -7,7 +7,7 @@ use lately_kernels::Real;
 use crate::Gradients;
 use crate::chunk::Chunk;
 use crate::plan::Parameter;
-use crate::tape::{EncoderTape, GradientTape};
+use crate::tape::{EncoderTape, Folded, GradientTape};
 
 /// Rows whose encoder runs at once, with what its backward needs.
 #[derive(Debug, Default)]
@@ -40,5 +40,6 @@ impl<R: Real> Shard<R> {
         } else {
             self.gradients = Gradients::of_range(parameters, range);
         }
+        self.d.folded.iter_mut().for_each(Folded::clear);
     }
 }

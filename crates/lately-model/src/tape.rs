@@ -2,6 +2,7 @@
 
 use lately_kernels::Real;
 use lately_kernels::parallel::Pool;
+use lately_kernels::shared::Parts;
 
 use crate::chunk::Chunk;
 use crate::config::Precision;
@@ -18,6 +19,8 @@ pub struct Scratch<R = f32> {
     pub(crate) shards: Vec<Shard<R>>,
     pub(crate) top: TopTape<R>,
     pub(crate) gradient: GradientTape<R>,
+    /// One a layer of the encoder, where it has one head.
+    pub(crate) folded: Vec<Folded<R>>,
 }
 
 impl<R: Default> Default for Scratch<R> {
@@ -32,7 +35,7 @@ impl<R: Default> Scratch<R> {
     pub fn with_threads(threads: usize) -> Self {
         let (chunk, shards, precision) = (Chunk::default(), Vec::new(), Precision::F32);
         let (top, gradient) = (TopTape::default(), GradientTape::default());
-        Self { precision, pool: Pool::new(threads), chunk, shards, top, gradient }
+        Self { precision, pool: Pool::new(threads), chunk, shards, top, gradient, folded: Vec::new() }
     }
 
     /// The threads.
@@ -56,9 +59,10 @@ pub(crate) struct EncoderTape<R> {
     pub(crate) added: Vec<R>,
     /// Rows x candidate embedding.
     pub(crate) candidate: Vec<R>,
-    /// First layer's queries, keys and values: parts of the token and of the candidate.
-    pub(crate) token_qkv: Vec<R>,
-    pub(crate) candidate_qkv: Vec<R>,
+    /// First layer's projections: parts of the token and of the candidate.
+    pub(crate) token_projected: Vec<R>,
+    pub(crate) candidate_projected: Vec<R>,
+    pub(crate) shared: Parts<Vec<R>>,
     /// One a layer in training, one in all in serving.
     pub(crate) layers: Vec<LayerTape<R>>,
     /// Encoder tokens: input of the next layer, at the end the output.
@@ -80,8 +84,10 @@ pub(crate) struct EncoderTape<R> {
 #[derive(Debug, Default)]
 pub(crate) struct LayerTape<R> {
     pub(crate) input: Vec<R>,
-    pub(crate) qkv: Vec<R>,
+    /// Queries, keys and values; folded: queries and values.
+    pub(crate) projected: Vec<R>,
     pub(crate) probabilities: Vec<R>,
+    /// Of several heads.
     pub(crate) context: Vec<R>,
     pub(crate) normed1: Vec<R>,
     pub(crate) rstd1: Vec<R>,
@@ -111,7 +117,16 @@ pub(crate) struct TopTape<R> {
     pub(crate) rate: RateTape<R>,
 }
 
-/// Gradients of activations.
+/// Folded weights of one layer, see [`lately_kernels::fold`].
+#[derive(Debug, Default)]
+pub(crate) struct Folded<R> {
+    /// 2d x d.
+    pub(crate) map: Vec<R>,
+    /// 2d.
+    pub(crate) bias: Vec<R>,
+}
+
+/// Gradients of activations, and of folded weights.
 #[derive(Debug, Default)]
 pub(crate) struct GradientTape<R> {
     /// Rows x heads.
@@ -136,10 +151,13 @@ pub(crate) struct GradientTape<R> {
     pub(crate) middle: Vec<R>,
     pub(crate) hidden: Vec<R>,
     pub(crate) context: Vec<R>,
-    pub(crate) qkv: Vec<R>,
-    pub(crate) token_qkv: Vec<R>,
-    pub(crate) candidate_qkv: Vec<R>,
+    pub(crate) projected: Vec<R>,
+    pub(crate) token_projected: Vec<R>,
+    pub(crate) candidate_projected: Vec<R>,
+    pub(crate) shared: Parts<Vec<R>>,
     pub(crate) token: Vec<R>,
+    /// One a layer.
+    pub(crate) folded: Vec<Folded<R>>,
 }
 
 /// The buffer at length n; what it holds is not defined.

@@ -1,23 +1,29 @@
 //! Reference of [`super::forward`] and [`super::backward`].
 
-use super::EPSILON;
+use super::{EPSILON, Shape};
 use crate::Real;
+
+fn factor<R: Real>(s: Shape, at: usize) -> R {
+    if s.dropout.is_off() { R::ONE } else { s.dropout.factor(at as u32) }
+}
 
 /// See [`super::forward`].
 pub fn forward<R: Real>(
-    width: usize,
+    s: Shape,
     x: &[R],
     branch: &[R],
+    bias: &[R],
     gamma: &[R],
     beta: &[R],
     normed: &mut [R],
     rstd: &mut [R],
     y: &mut [R],
 ) {
-    let n = R::from_f64(width as f64);
+    let (width, n) = (s.width, R::from_f64(s.width as f64));
     for (row, rstd) in rstd.iter_mut().enumerate().take(x.len() / width) {
         let at = row * width;
-        let sums: Vec<R> = (0..width).map(|i| x[at + i] + branch[at + i]).collect();
+        let branch = |i: usize| (branch[at + i] + bias[i]) * factor::<R>(s, at + i);
+        let sums: Vec<R> = (0..width).map(|i| x[at + i] + branch(i)).collect();
         let mean = sums.iter().copied().sum::<R>() / n;
         let variance = sums.iter().map(|s| (*s - mean) * (*s - mean)).sum::<R>() / n;
         *rstd = R::ONE / (variance + R::from_f32(EPSILON)).sqrt();
@@ -30,25 +36,29 @@ pub fn forward<R: Real>(
 
 /// See [`super::backward`].
 pub fn backward<R: Real>(
-    width: usize,
+    s: Shape,
     normed: &[R],
     rstd: &[R],
     gamma: &[R],
     dy: &[R],
     dx: &mut [R],
-    dgamma: &mut [R],
-    dbeta: &mut [R],
+    d_branch: &mut [R],
+    d_bias: &mut [R],
+    d_gamma: &mut [R],
+    d_beta: &mut [R],
 ) {
-    let n = R::from_f64(width as f64);
+    let (width, n) = (s.width, R::from_f64(s.width as f64));
     for (row, rstd) in rstd.iter().enumerate().take(dx.len() / width) {
         let at = row * width;
         let scaled: Vec<R> = (0..width).map(|i| dy[at + i] * gamma[i]).collect();
         let mean = scaled.iter().copied().sum::<R>() / n;
         let slope = (0..width).map(|i| scaled[i] * normed[at + i]).sum::<R>() / n;
         for i in 0..width {
-            dgamma[i] += dy[at + i] * normed[at + i];
-            dbeta[i] += dy[at + i];
+            d_gamma[i] += dy[at + i] * normed[at + i];
+            d_beta[i] += dy[at + i];
             dx[at + i] = (scaled[i] - mean - normed[at + i] * slope) * *rstd;
+            d_branch[at + i] = dx[at + i] * factor(s, at + i);
+            d_bias[i] += d_branch[at + i];
         }
     }
 }

@@ -2,12 +2,16 @@
 
 use super::Shape;
 
+const fn shape(rows: usize, inputs: usize, outputs: usize, stride: usize, add: bool) -> Shape {
+    Shape { rows, inputs, outputs, stride, add }
+}
+
 /// Shapes, and whether a ReLU follows.
 pub const CASES: &[(Shape, bool)] = &[
-    (Shape { rows: 0, inputs: 3, outputs: 2, stride: 3 }, false),
-    (Shape { rows: 1, inputs: 1, outputs: 1, stride: 1 }, true),
-    (Shape { rows: 3, inputs: 5, outputs: 4, stride: 5 }, false),
-    (Shape { rows: 4, inputs: 3, outputs: 6, stride: 7 }, true),
-    (Shape { rows: 17, inputs: 33, outputs: 19, stride: 33 }, true),
-    (Shape { rows: 5, inputs: 0, outputs: 3, stride: 4 }, false),
+    (shape(0, 3, 2, 3, false), false),
+    (shape(1, 1, 1, 1, false), true),
+    (shape(3, 5, 4, 5, true), false),
+    (shape(4, 3, 6, 7, false), true),
+    (shape(17, 33, 19, 33, true), true),
+    (shape(5, 0, 3, 4, false), false),
 ];

@@ -27,7 +27,7 @@ pub fn backward<R: Real>(
     dw: &mut [R],
     db: &mut [R],
 ) {
-    if !dx.is_empty() {
+    if !dx.is_empty() && !s.add {
         dx[..s.rows * s.inputs].fill(R::ZERO);
     }
     for i in 0..s.rows {

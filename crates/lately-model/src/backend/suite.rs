@@ -1,11 +1,14 @@
 //! The suite that every backend passes: each operation against the reference in f32, and against finite differences
 //! in f64, on the cases of `lately-kernels`.
 
+use lately_kernels::add_norm::Shape as NormShape;
 use lately_kernels::attention::cases::Case as AttentionCase;
 use lately_kernels::attention::{self, Shape as AttentionShape};
 use lately_kernels::embedding::cases as embedding;
 use lately_kernels::expand::cases as expand;
-use lately_kernels::{Dropout, Real, add_norm, dense, linear, pool, target};
+use lately_kernels::folded::Shape as FoldedShape;
+use lately_kernels::shared::{self, Parts, Shape as SharedShape};
+use lately_kernels::{Dropout, Real, add_norm, dense, fold, linear, pool, target};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -50,10 +53,14 @@ fn problems<R: Real, B: Backend<R>>(long: bool) -> Vec<Problem<R>> {
     linears::<R, B>(&mut all);
     for case in attention::cases::CASES {
         attentions::<R, B>(&mut all, *case);
+        foldeds::<R, B>(&mut all, *case);
     }
     if long {
         attentions::<R, B>(&mut all, attention::cases::LONG);
+        foldeds::<R, B>(&mut all, attention::cases::LONG);
     }
+    folds::<R, B>(&mut all);
+    shareds::<R, B>(&mut all);
     norms::<R, B>(&mut all);
     denses::<R, B>(&mut all);
     embeddings::<R, B>(&mut all);
@@ -87,7 +94,8 @@ fn linears<R: Real, B: Backend<R>>(all: &mut Vec<Problem<R>>) {
         };
         let backward = move |x: &Values<R>, dy: &[R]| {
             let y = if relu { forward(x) } else { Vec::new() };
-            let (mut dx, mut dw, mut db) = (dirty(x[0].len()), zeros(x[1].len()), zeros(bias));
+            let mut dx = if s.add { zeros(x[0].len()) } else { dirty(x[0].len()) };
+            let (mut dw, mut db) = (zeros(x[1].len()), zeros(bias));
             B::linear_backward(s, &x[0], &x[1], &y, &mut dy.to_vec(), &mut dx, &mut dw, &mut db);
             vec![dx, dw, db]
         };
@@ -126,23 +134,116 @@ fn attentions<R: Real, B: Backend<R>>(all: &mut Vec<Problem<R>>, case: Attention
     });
 }
 
+fn folds<R: Real, B: Backend<R>>(all: &mut Vec<Problem<R>>) {
+    for d in fold::cases::CASES.iter().copied() {
+        let forward = move |x: &Values<R>| {
+            let mut y = dirty(2 * d * d + 2 * d);
+            let (map, bias) = y.split_at_mut(2 * d * d);
+            B::fold(d, &x[0], &x[1], &x[2], map, bias);
+            y
+        };
+        let backward = move |x: &Values<R>, dy: &[R]| {
+            let (mut dw, mut db, mut d_out) = (zeros(3 * d * d), zeros(3 * d), zeros(d * d));
+            let weights = (&x[0][..], &x[1][..], &x[2][..]);
+            B::fold_backward(d, weights, dy.split_at(2 * d * d), &mut dw, &mut db, &mut d_out);
+            vec![dw, db, d_out]
+        };
+        let inputs = inputs(&[3 * d * d, 3 * d, d * d]);
+        let (forward, backward) = (Box::new(forward), Box::new(backward));
+        all.push(Problem { name: format!("fold {d}"), inputs, forward, backward });
+    }
+}
+
+fn foldeds<R: Real, B: Backend<R>>(all: &mut Vec<Problem<R>>, case: AttentionCase) {
+    let offsets = offsets(case.lengths);
+    let tokens = offsets.last().map_or(0, |t| *t as usize);
+    let last = offsets.len().checked_sub(2).map_or(0, |i| offsets[i] as usize);
+    let masked: Vec<bool> = (0..tokens).map(|t| t % 3 == 2 || t >= last).collect();
+    let masked = if case.masked { masked } else { Vec::new() };
+    let (width, dropout) = (case.head_width, Dropout { seed: 11, rate: case.dropout });
+    let run = move |x: &Values<R>, dy: Option<&[R]>| {
+        let s = FoldedShape { offsets: &offsets, width, masked: &masked, dropout };
+        let (mut p, mut y, mut scratch) = (dirty(s.probabilities()), dirty(tokens * width), Vec::new());
+        B::folded(s, &x[0], &x[1], &mut p, &mut y, &mut scratch);
+        let Some(dy) = dy else { return vec![y] };
+        let (mut dx, mut d_qv) = (zeros(tokens * width), dirty(tokens * 2 * width));
+        B::folded_backward(s, &x[0], &x[1], &p, dy, &mut d_qv, &mut dx, &mut scratch);
+        vec![dx, d_qv]
+    };
+    let again = run.clone();
+    all.push(Problem {
+        name: format!("folded {case:?}"),
+        inputs: inputs(&[tokens * width, tokens * 2 * width]),
+        forward: Box::new(move |x| run(x, None).swap_remove(0)),
+        backward: Box::new(move |x, dy| again(x, Some(dy))),
+    });
+}
+
+fn shareds<R: Real, B: Backend<R>>(all: &mut Vec<Problem<R>>) {
+    for case in shared::cases::CASES.iter().copied() {
+        let (segments, (dk, dv)) = (case.segments, case.widths);
+        let (tokens, count) = (*segments.offsets.last().unwrap() as usize, segments.source.len());
+        let mut masked = vec![false; if case.masked { tokens } else { 0 }];
+        if case.masked {
+            for w in segments.offsets.windows(2) {
+                (w[0]..w[1]).for_each(|t| masked[t as usize] = (t - w[0]) % 3 == 2);
+            }
+        }
+        let dropout = Dropout { seed: 11, rate: case.dropout };
+        let run = move |x: &Values<R>, dy: Option<&[R]>| {
+            let s = SharedShape { segments, widths: case.widths, masked: &masked, dropout };
+            let parts = Parts {
+                token_query: &x[0][..],
+                token_key: &x[1],
+                token_value: &x[2],
+                query: &x[3],
+                value: &x[4],
+            };
+            let (mut p, mut y, mut scratch) = (dirty(s.probabilities()), dirty(tokens * dv), Vec::new());
+            B::shared(s, parts, &mut p, &mut y, &mut scratch);
+            let Some(dy) = dy else { return vec![y] };
+            let mut d: Values<R> = x.iter().map(|x| zeros(x.len())).collect();
+            (d[3], d[4]) = (dirty(x[3].len()), dirty(x[4].len()));
+            let [token_query, token_key, token_value, query, value] = &mut d[..] else { unreachable!() };
+            let parts_d = Parts { token_query: &mut token_query[..], token_key, token_value, query, value };
+            B::shared_backward(s, parts, &p, dy, parts_d, &mut scratch);
+            d
+        };
+        let again = run.clone();
+        let n = shared::cases::TOKENS;
+        let mut inputs = inputs(&[n * dk, n * dk, n * dv, count * dk, count * dv]);
+        for i in [0, 3] {
+            inputs[i].iter_mut().for_each(|x| *x *= R::from_f32(case.size));
+        }
+        all.push(Problem {
+            name: format!("shared {case:?}"),
+            inputs,
+            forward: Box::new(move |x| run(x, None).swap_remove(0)),
+            backward: Box::new(move |x, dy| again(x, Some(dy))),
+        });
+    }
+}
+
 fn norms<R: Real, B: Backend<R>>(all: &mut Vec<Problem<R>>) {
-    for (rows, w) in add_norm::cases::CASES.iter().copied() {
+    for (rows, w, rate) in add_norm::cases::CASES.iter().copied() {
         let n = rows * w;
+        let s = NormShape { width: w, dropout: Dropout { seed: 3, rate } };
         let run = move |x: &Values<R>| {
             let (mut normed, mut rstd, mut y) = (dirty(n), dirty(rows), dirty(n));
-            B::add_norm(w, &x[0], &x[1], &x[2], &x[3], &mut normed, &mut rstd, &mut y);
+            B::add_norm(s, &x[0], &x[1], &x[2], &x[3], &x[4], &mut normed, &mut rstd, &mut y);
             (normed, rstd, y)
         };
         let backward = move |x: &Values<R>, dy: &[R]| {
             let (normed, rstd, _) = run(x);
-            let (mut dx, mut dg, mut db) = (dirty(n), zeros(w), zeros(w));
-            B::add_norm_backward(w, &normed, &rstd, &x[2], dy, &mut dx, &mut dg, &mut db);
-            vec![dx.clone(), dx, dg, db]
+            let (mut dx, mut branch) = (dirty(n), dirty(n));
+            let (mut bias, mut dg, mut db) = (zeros(w), zeros(w), zeros(w));
+            let (dx_, branch_) = (&mut dx[..], &mut branch[..]);
+            B::add_norm_backward(s, &normed, &rstd, &x[3], dy, dx_, branch_, &mut bias, &mut dg, &mut db);
+            vec![dx, branch, bias, dg, db]
         };
         all.push(Problem {
-            name: format!("add_norm {rows} x {w}"),
-            inputs: inputs(&[n, n, w, w]),
+            name: format!("add_norm {rows} x {w}, dropout {rate}"),
+            inputs: inputs(&[n, n, w, w, w]),
             forward: Box::new(move |x| run(x).2),
             backward: Box::new(backward),
         });

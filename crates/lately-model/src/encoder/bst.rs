@@ -18,7 +18,7 @@ use crate::tape::{EncoderTape, GradientTape};
 pub(super) fn plan(b: &mut Builder, config: &ModelConfig, schema: &Schema) -> EncoderPlan {
     let config = ModelConfig { action_types: false, ..config.clone() };
     let mut plan = tokens::plan(b, &config, schema, true);
-    plan.layers = transformer::plan(b, "bst.layers", config.bst_layers, plan.width, config.ffn);
+    transformer::plan(b, "bst.layers", config.bst_layers, &config, &mut plan);
     plan.first_k = 1 + config.first_tokens(schema.sequence.length.into());
     plan.output = plan.width * plan.first_k;
     plan

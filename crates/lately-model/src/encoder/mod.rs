@@ -2,8 +2,8 @@
 //!
 //! Such a file has three functions. `plan` declares parameters and sizes, `forward` fills `tape.sequence` (segments x
 //! its output), `backward` goes from `d.sequence` back and leaves the gradient of the tokens in `d.token`. What they
-//! share: `tokens` (making them, the candidate's part, and their tables' gradients), `transformer` (the layers) and
-//! `outputs` (from encoded tokens to a row).
+//! share: `tokens` (making them, the candidate's part, and their tables' gradients), `transformer` (the layers, with
+//! `attention` in its three forms) and `outputs` (from encoded tokens to a row).
 
 use lately_features::{FeatureBatch, Schema};
 use lately_kernels::{Dropout, Real};
@@ -14,9 +14,10 @@ use crate::chunk::Chunk;
 use crate::config::{Encoder, ModelConfig};
 use crate::network::Network;
 use crate::plan::{Builder, LayerIds};
-use crate::tape::{EncoderTape, GradientTape, zeroed};
+use crate::tape::{EncoderTape, Folded, GradientTape, zeroed};
 
 mod age;
+mod attention;
 mod bst;
 mod din;
 mod mean;
@@ -26,6 +27,7 @@ mod transact;
 mod transformer;
 
 pub(crate) use age::bucket;
+pub(crate) use attention::fold::{fold, room, unfold};
 pub(crate) use din::Unit;
 
 /// Sizes and parameters of an encoder.
@@ -57,6 +59,8 @@ pub(crate) struct EncoderPlan {
     /// Table of the tokens' ages and its rows.
     pub(crate) age_table: Option<(usize, usize)>,
     pub(crate) layers: Vec<LayerIds>,
+    /// Whether their attention has one head, so that its weights fold.
+    pub(crate) folds: bool,
     /// First encoded tokens that are given on, an appended candidate's among them.
     pub(crate) first_k: usize,
     /// The two linear maps of the activation unit of `din`.
@@ -79,6 +83,8 @@ pub(crate) struct Pass<'a, R> {
     pub(crate) batch: &'a FeatureBatch,
     pub(crate) chunk: &'a Chunk,
     pub(crate) dropout: Dropout,
+    /// Of every layer, where its weights fold.
+    pub(crate) folded: &'a [Folded<R>],
 }
 
 impl<R> Pass<'_, R> {

@@ -17,7 +17,7 @@ pub(super) fn plan(b: &mut Builder, config: &ModelConfig, schema: &Schema) -> En
     let mut plan = tokens::plan(b, config, schema, appended);
     plan.width = config.token_width(schema.item_embedding_dim());
     plan.per_candidate = config.fusion != Fusion::None;
-    plan.layers = transformer::plan(b, "transact.encoder.layers", config.layers, plan.width, config.ffn);
+    transformer::plan(b, "transact.encoder.layers", config.layers, config, &mut plan);
     let (first, max) = config.compression(schema.sequence.length.into());
     plan.pool = max.then(|| b.linear("transact.pool", plan.width, plan.width));
     plan.first_k = first + usize::from(appended);
