@@ -21,6 +21,35 @@ pub fn wide<T>(work: impl FnOnce() -> T) -> T {
 /// to vectorise a reduction are written out.
 pub(crate) const LANES: usize = 16;
 
+/// Elements `at..` of a slice, as many as a vector has, 0 past its end. Loops over several slices go by such blocks: of
+/// slices LLVM must first show that they do not overlap, row by row, of arrays it knows.
+#[inline(always)]
+pub(crate) fn load<R: Real>(x: &[R], at: usize) -> [R; LANES] {
+    if let Some(block) = x.get(at..at + LANES) {
+        let mut out = [R::ZERO; LANES];
+        out.copy_from_slice(block);
+        return out;
+    }
+    let mut out = [R::ZERO; LANES];
+    out.iter_mut().zip(&x[at..]).for_each(|(o, x)| *o = *x);
+    out
+}
+
+/// Writes a block to where [`load`] reads it.
+#[inline(always)]
+pub(crate) fn store<R: Real>(block: [R; LANES], x: &mut [R], at: usize) {
+    if let Some(x) = x.get_mut(at..at + LANES) {
+        return x.copy_from_slice(&block);
+    }
+    x[at..].iter_mut().zip(block).for_each(|(x, b)| *x = b);
+}
+
+/// Sum of a block's elements.
+#[inline(always)]
+pub(crate) fn total<R: Real>(block: [R; LANES]) -> R {
+    fold(block, |a, b| a + b)
+}
+
 /// Sum of `f(x, y)` over two slices of one length.
 #[inline(always)]
 pub(crate) fn sum2<R: Real>(x: &[R], y: &[R], f: impl Fn(R, R) -> R) -> R {

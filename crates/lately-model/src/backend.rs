@@ -125,6 +125,8 @@ backend! {
         s: NormShape, x: &[R], branch: &[R], bias: &[R], gamma: &[R], beta: &[R], normed: &mut [R],
         rstd: &mut [R], y: &mut [R],
     ) = add_norm::forward;
+    /// The output of `add_norm` again.
+    fn add_norm_output(width: usize, normed: &[R], gamma: &[R], beta: &[R], y: &mut [R]) = add_norm::output;
     /// Gradients of `add_norm`.
     fn add_norm_backward(
         s: NormShape, normed: &[R], rstd: &[R], gamma: &[R], dy: &[R], dx: &mut [R], d_branch: &mut [R],

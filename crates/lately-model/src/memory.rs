@@ -6,7 +6,7 @@ use lately_kernels::shared::Parts;
 use crate::Scratch;
 use crate::chunk::Chunk;
 use crate::shard::{Piece, Shard};
-use crate::tape::{EncoderTape, Folded, GradientTape, LayerTape, TopTape};
+use crate::tape::{EncoderTape, Folded, GradientTape, LayerTape, TopTape, Work};
 
 pub(crate) fn held<T>(lists: &[&Vec<T>]) -> usize {
     lists.iter().map(|list| list.capacity() * size_of::<T>()).sum()
@@ -27,9 +27,9 @@ impl<R: Real> Scratch<R> {
 }
 
 fn of_shard<R: Real>(shard: &Shard<R>) -> usize {
-    let Shard { pieces, used: _, d, gradients } = shard;
+    let Shard { pieces, used: _, work, d, gradients } = shard;
     let of_piece = |Piece { chunk, tape }: &Piece<R>| of_chunk(chunk) + of_encoder(tape);
-    pieces.iter().map(of_piece).sum::<usize>() + of_gradient(d) + gradients.bytes()
+    pieces.iter().map(of_piece).sum::<usize>() + of_work(work) + of_gradient(d) + gradients.bytes()
 }
 
 fn of_chunk(chunk: &Chunk) -> usize {
@@ -41,55 +41,33 @@ fn of_chunk(chunk: &Chunk) -> usize {
 }
 
 fn of_encoder<R>(tape: &EncoderTape<R>) -> usize {
-    let EncoderTape {
-        token,
-        added,
-        candidate,
-        token_projected,
-        candidate_projected,
-        shared,
-        layers,
-        stream,
-        branch,
-        unit,
-        pooled,
-        pool_out,
-        argmax,
-        sequence,
-        scratch,
-    } = tape;
-    held(&[
-        token,
-        added,
-        candidate,
-        token_projected,
-        candidate_projected,
-        stream,
-        branch,
-        pooled,
-        pool_out,
-        sequence,
-        scratch,
-    ]) + held(&[argmax])
+    let EncoderTape { token, candidate, shared, layers, unit, pooled, argmax, work } = tape;
+    held(&[token, candidate, pooled])
+        + held(&[argmax])
         + unit.bytes()
         + of_parts(shared)
+        + of_work(work)
         + layers.iter().map(of_layer).sum::<usize>()
 }
 
-fn of_layer<R>(tape: &LayerTape<R>) -> usize {
-    let LayerTape {
-        input,
-        projected,
-        probabilities,
-        context,
-        normed1,
-        rstd1,
+fn of_work<R>(work: &Work<R>) -> usize {
+    let Work {
+        added,
+        token_projected,
+        candidate_projected,
+        stream,
+        branch,
         middle,
-        hidden,
-        normed2,
-        rstd2,
-    } = tape;
-    held(&[input, projected, probabilities, context, normed1, rstd1, middle, hidden, normed2, rstd2])
+        pool_out,
+        sequence,
+        scratch,
+    } = work;
+    held(&[added, token_projected, candidate_projected, stream, branch, middle, pool_out, sequence, scratch])
+}
+
+fn of_layer<R>(tape: &LayerTape<R>) -> usize {
+    let LayerTape { projected, probabilities, context, normed1, rstd1, hidden, normed2, rstd2 } = tape;
+    held(&[projected, probabilities, context, normed1, rstd1, hidden, normed2, rstd2])
 }
 
 fn of_parts<R>(parts: &Parts<Vec<R>>) -> usize {

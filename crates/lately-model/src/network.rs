@@ -195,7 +195,9 @@ impl<R: Real> Network<R> {
             let end = piece.chunk.rows.end;
             let inputs =
                 &mut inputs[(row - rows.start) * self.plan.inputs..(end - rows.start) * self.plan.inputs];
+            std::mem::swap(&mut piece.tape.work, &mut shard.work);
             self.piece::<B>(batch, piece, inputs, true, (dropout.at(CHUNK_PLACE + row as u64), folded));
+            std::mem::swap(&mut piece.tape.work, &mut shard.work);
             shard.used += 1;
             row = end;
         }
@@ -212,7 +214,7 @@ impl<R: Real> Network<R> {
     ) {
         let Piece { chunk, tape } = piece;
         encoder::forward::<R, B>(&Pass { network: self, batch, chunk, dropout, folded }, tape, keep);
-        self.inputs::<B>(batch, chunk, &tape.sequence, inputs);
+        self.inputs::<B>(batch, chunk, &tape.work.sequence, inputs);
     }
 
     /// [sequence ; affinity ; user categorical ; user numeric ; user embeddings ; surface ; the same of the item].
@@ -297,7 +299,9 @@ impl<R: Real> Network<R> {
                 columns::collect(block, d_inputs, d_sequence);
                 let dropout = dropout.at(CHUNK_PLACE + chunk.rows.start as u64);
                 let pass = Pass { network: self, batch, chunk, dropout, folded };
+                std::mem::swap(&mut tape.work, &mut shard.work);
                 encoder::backward::<R, B>(&pass, tape, &mut shard.d, &mut shard.gradients);
+                std::mem::swap(&mut tape.work, &mut shard.work);
             }
         });
         // In fixed order, whoever computed them.

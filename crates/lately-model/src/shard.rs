@@ -7,7 +7,7 @@ use lately_kernels::Real;
 use crate::Gradients;
 use crate::chunk::Chunk;
 use crate::plan::Parameter;
-use crate::tape::{EncoderTape, Folded, GradientTape};
+use crate::tape::{EncoderTape, Folded, GradientTape, Work};
 
 /// Rows whose encoder runs at once, with what its backward needs.
 #[derive(Debug, Default)]
@@ -22,13 +22,20 @@ pub(crate) struct Shard<R> {
     pub(crate) pieces: Vec<Piece<R>>,
     /// Pieces of the present chunk.
     pub(crate) used: usize,
+    pub(crate) work: Work<R>,
     pub(crate) d: GradientTape<R>,
     pub(crate) gradients: Gradients<R>,
 }
 
 impl<R: Default> Default for Shard<R> {
     fn default() -> Self {
-        Self { pieces: Vec::new(), used: 0, d: GradientTape::default(), gradients: Gradients::none() }
+        Self {
+            pieces: Vec::new(),
+            used: 0,
+            work: Work::default(),
+            d: GradientTape::default(),
+            gradients: Gradients::none(),
+        }
     }
 }
 

@@ -55,35 +55,43 @@ impl<R: Default> Scratch<R> {
 pub(crate) struct EncoderTape<R> {
     /// Requests' tokens x [action ; item].
     pub(crate) token: Vec<R>,
-    /// A part that is added to the tokens' action embedding.
-    pub(crate) added: Vec<R>,
     /// Rows x candidate embedding.
     pub(crate) candidate: Vec<R>,
-    /// First layer's projections: parts of the token and of the candidate.
-    pub(crate) token_projected: Vec<R>,
-    pub(crate) candidate_projected: Vec<R>,
     pub(crate) shared: Parts<Vec<R>>,
     /// One a layer in training, one in all in serving.
     pub(crate) layers: Vec<LayerTape<R>>,
-    /// Encoder tokens: input of the next layer, at the end the output.
-    pub(crate) stream: Vec<R>,
-    /// Output of a residual branch.
-    pub(crate) branch: Vec<R>,
     /// Of target attention.
     pub(crate) unit: Unit<R>,
     pub(crate) pooled: Vec<R>,
-    pub(crate) pool_out: Vec<R>,
     pub(crate) argmax: Vec<u32>,
+    pub(crate) work: Work<R>,
+}
+
+/// What an encoder needs only while a piece is on its way forward, or backward and goes from piece to piece, so that it
+/// stays in the caches.
+#[derive(Debug, Default)]
+pub(crate) struct Work<R> {
+    /// A part that is added to the tokens' action embedding.
+    pub(crate) added: Vec<R>,
+    /// First layer's projections: parts of the token and of the candidate.
+    pub(crate) token_projected: Vec<R>,
+    pub(crate) candidate_projected: Vec<R>,
+    /// Encoder tokens: input of a layer, at the end the output.
+    pub(crate) stream: Vec<R>,
+    /// Output of a residual branch.
+    pub(crate) branch: Vec<R>,
+    /// After a layer's first residual sum.
+    pub(crate) middle: Vec<R>,
+    pub(crate) pool_out: Vec<R>,
     /// Segments x width of the encoder's output.
     pub(crate) sequence: Vec<R>,
     /// Of the attention.
     pub(crate) scratch: Vec<R>,
 }
 
-/// One encoder layer.
+/// One encoder layer. The outputs of its norms are made again from what they normalised.
 #[derive(Debug, Default)]
 pub(crate) struct LayerTape<R> {
-    pub(crate) input: Vec<R>,
     /// Queries, keys and values; folded: queries and values.
     pub(crate) projected: Vec<R>,
     pub(crate) probabilities: Vec<R>,
@@ -91,8 +99,6 @@ pub(crate) struct LayerTape<R> {
     pub(crate) context: Vec<R>,
     pub(crate) normed1: Vec<R>,
     pub(crate) rstd1: Vec<R>,
-    /// After the first residual sum.
-    pub(crate) middle: Vec<R>,
     /// Of the feed-forward part, after ReLU and dropout.
     pub(crate) hidden: Vec<R>,
     pub(crate) normed2: Vec<R>,

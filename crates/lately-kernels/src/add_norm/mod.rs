@@ -5,7 +5,7 @@ pub mod scalar;
 
 use crate::Real;
 use crate::dropout::Dropout;
-use crate::simd::{sum, sum2, wide};
+use crate::simd::{LANES, load, store, sum2, total, wide};
 
 /// Added to the variance.
 pub const EPSILON: f32 = 1e-5;
@@ -39,24 +39,61 @@ pub fn forward<R: Real>(
         || {
             let rows = x.chunks_exact(width).zip(branch.chunks_exact(width)).zip(rstd);
             let out = normed.chunks_exact_mut(width).zip(y.chunks_exact_mut(width));
-            for (at, (((x, b), rstd), (normed, y))) in rows.zip(out).enumerate() {
-                if s.dropout.is_off() {
-                    for i in 0..width {
-                        normed[i] = x[i] + (b[i] + bias[i]);
+            for (row, (((x, branch), rstd), (normed, y))) in rows.zip(out).enumerate() {
+                let mut sums = [R::ZERO; LANES];
+                for at in (0..width).step_by(LANES) {
+                    let (mut x, b, more) = (load(x, at), load(branch, at), load(bias, at));
+                    let factors = factors(s.dropout, row * width + at);
+                    for i in 0..LANES {
+                        x[i] += (b[i] + more[i]) * factors[i];
+                        sums[i] += x[i];
                     }
-                } else {
-                    let at = (at * width) as u32;
-                    for i in 0..width {
-                        normed[i] = x[i] + (b[i] + bias[i]) * s.dropout.factor(at.wrapping_add(i as u32));
-                    }
+                    store(x, normed, at);
                 }
-                let mean = sum(normed) * share;
+                let mean = total(sums) * share;
                 let variance = sum2(normed, normed, |a, _| (a - mean) * (a - mean)) * share;
                 let r = R::ONE / (variance + R::from_f32(EPSILON)).sqrt();
                 *rstd = r;
-                for i in 0..width {
-                    normed[i] = (normed[i] - mean) * r;
-                    y[i] = normed[i] * gamma[i] + beta[i];
+                for at in (0..width).step_by(LANES) {
+                    let (mut n, g, b) = (load(normed, at), load(gamma, at), load(beta, at));
+                    let mut out = [R::ZERO; LANES];
+                    for i in 0..LANES {
+                        n[i] = (n[i] - mean) * r;
+                        out[i] = n[i] * g[i] + b[i];
+                    }
+                    store(n, normed, at);
+                    store(out, y, at);
+                }
+            }
+        },
+    );
+}
+
+/// Dropout's factors of a block.
+#[inline(always)]
+fn factors<R: Real>(dropout: Dropout, at: usize) -> [R; LANES] {
+    let mut factors = [R::ONE; LANES];
+    if !dropout.is_off() {
+        for (i, f) in factors.iter_mut().enumerate() {
+            *f = dropout.factor((at as u32).wrapping_add(i as u32));
+        }
+    }
+    factors
+}
+
+/// `y` of [`forward`] again, from its `normed`: cheaper to compute than to keep until the backward pass.
+pub fn output<R: Real>(width: usize, normed: &[R], gamma: &[R], beta: &[R], y: &mut [R]) {
+    let (gamma, beta) = (&gamma[..width], &beta[..width]);
+    wide(
+        #[inline(always)]
+        || {
+            for (n, y) in normed.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
+                for at in (0..width).step_by(LANES) {
+                    let (mut n, g, b) = (load(n, at), load(gamma, at), load(beta, at));
+                    for i in 0..LANES {
+                        n[i] = n[i] * g[i] + b[i];
+                    }
+                    store(n, y, at);
                 }
             }
         },
@@ -85,27 +122,32 @@ pub fn backward<R: Real>(
         || {
             let rows = normed.chunks_exact(width).zip(rstd).zip(dy.chunks_exact(width));
             let out = dx.chunks_exact_mut(width).zip(d_branch.chunks_exact_mut(width));
-            for (at, (((n, rstd), dy), (dx, d_branch))) in rows.zip(out).enumerate() {
-                for i in 0..width {
-                    d_gamma[i] += dy[i] * n[i];
-                    d_beta[i] += dy[i];
-                    dx[i] = dy[i] * gamma[i];
-                }
-                let mean = sum(dx) * share;
-                let slope = sum2(dx, n, |a, b| a * b) * share;
-                if s.dropout.is_off() {
-                    for i in 0..width {
-                        dx[i] = (dx[i] - mean - n[i] * slope) * *rstd;
-                        d_branch[i] = dx[i];
-                        d_bias[i] += dx[i];
+            for (row, (((n, rstd), dy), (dx, d_branch))) in rows.zip(out).enumerate() {
+                let (mut sums, mut slopes) = ([R::ZERO; LANES], [R::ZERO; LANES]);
+                for at in (0..width).step_by(LANES) {
+                    let (n, dy, g) = (load(n, at), load(dy, at), load(gamma, at));
+                    let (mut dg, mut db) = (load(d_gamma, at), load(d_beta, at));
+                    for i in 0..LANES {
+                        dg[i] += dy[i] * n[i];
+                        db[i] += dy[i];
+                        sums[i] += dy[i] * g[i];
+                        slopes[i] += dy[i] * g[i] * n[i];
                     }
-                    continue;
+                    store(dg, d_gamma, at);
+                    store(db, d_beta, at);
                 }
-                let at = (at * width) as u32;
-                for i in 0..width {
-                    dx[i] = (dx[i] - mean - n[i] * slope) * *rstd;
-                    d_branch[i] = dx[i] * s.dropout.factor(at.wrapping_add(i as u32));
-                    d_bias[i] += d_branch[i];
+                let (mean, slope) = (total(sums) * share, total(slopes) * share);
+                for at in (0..width).step_by(LANES) {
+                    let (n, mut dy, g) = (load(n, at), load(dy, at), load(gamma, at));
+                    let (mut branch, mut bias) = (factors(s.dropout, row * width + at), load(d_bias, at));
+                    for i in 0..LANES {
+                        dy[i] = (dy[i] * g[i] - mean - n[i] * slope) * *rstd;
+                        branch[i] *= dy[i];
+                        bias[i] += branch[i];
+                    }
+                    store(dy, dx, at);
+                    store(branch, d_branch, at);
+                    store(bias, d_bias, at);
                 }
             }
         },

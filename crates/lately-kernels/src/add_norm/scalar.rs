@@ -34,6 +34,13 @@ pub fn forward<R: Real>(
     }
 }
 
+/// See [`super::output`].
+pub fn output<R: Real>(width: usize, normed: &[R], gamma: &[R], beta: &[R], y: &mut [R]) {
+    for (i, n) in normed.iter().enumerate() {
+        y[i] = *n * gamma[i % width] + beta[i % width];
+    }
+}
+
 /// See [`super::backward`].
 pub fn backward<R: Real>(
     s: Shape,

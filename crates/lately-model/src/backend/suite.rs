@@ -234,7 +234,10 @@ fn norms<R: Real, B: Backend<R>>(all: &mut Vec<Problem<R>>) {
             (normed, rstd, y)
         };
         let backward = move |x: &Values<R>, dy: &[R]| {
-            let (normed, rstd, _) = run(x);
+            let (normed, rstd, y) = run(x);
+            let mut again = dirty(n);
+            B::add_norm_output(w, &normed, &x[3], &x[4], &mut again);
+            assert!(difference(&again, &y) < 1e-6, "{rows} x {w}: not the same output again");
             let (mut dx, mut branch) = (dirty(n), dirty(n));
             let (mut bias, mut dg, mut db) = (zeros(w), zeros(w), zeros(w));
             let (dx_, branch_) = (&mut dx[..], &mut branch[..]);

@@ -13,7 +13,7 @@ use crate::backend::Backend;
 use crate::config::ModelConfig;
 use crate::memory::held;
 use crate::plan::Builder;
-use crate::tape::{EncoderTape, GradientTape, sized};
+use crate::tape::{EncoderTape, GradientTape, Work, sized};
 
 /// The activation unit's values, T tokens of all segments; in the backward their gradients.
 #[derive(Debug, Default)]
@@ -54,7 +54,7 @@ fn shapes<R>(pass: &Pass<'_, R>) -> [Shape; 2] {
 pub(super) fn forward<R: Real, B: Backend<R>>(pass: &Pass<'_, R>, tape: &mut EncoderTape<R>) {
     let (plan, chunk) = (pass.plan(), pass.chunk);
     tokens::candidates(pass, pass.network.plan.item_dim, tape);
-    let EncoderTape { token, candidate, unit, sequence, .. } = tape;
+    let EncoderTape { token, candidate, unit, work: Work { sequence, .. }, .. } = tape;
     let (segments, [first, second]) = (tokens::segments(chunk), shapes(pass));
     let pairs = sized(&mut unit.pairs, first.rows * first.inputs);
     B::pairs(segments, widths(pass), token, candidate, pairs);

@@ -15,7 +15,7 @@ pub(super) fn plan(b: &mut Builder, config: &ModelConfig, schema: &Schema) -> En
 
 pub(super) fn forward<R: Real, B: Backend<R>>(pass: &Pass<'_, R>, tape: &mut EncoderTape<R>) {
     let (plan, chunk) = (pass.plan(), pass.chunk);
-    let out = sized(&mut tape.sequence, chunk.source.len() * plan.output);
+    let out = sized(&mut tape.work.sequence, chunk.source.len() * plan.output);
     B::mean_pool(&chunk.offsets, plan.token, &tape.token, out);
 }
 

@@ -1,6 +1,6 @@
 //! The user sequence: each encoder is one file that turns a person's tokens into one block of the inputs.
 //!
-//! Such a file has three functions. `plan` declares parameters and sizes, `forward` fills `tape.sequence` (segments x
+//! Such a file has three functions. `plan` declares parameters and sizes, `forward` fills `tape.work.sequence` (segments x
 //! its output), `backward` goes from `d.sequence` back and leaves the gradient of the tokens in `d.token`. What they
 //! share: `tokens` (making them, the candidate's part, and their tables' gradients), `transformer` (the layers, with
 //! `attention` in its three forms) and `outputs` (from encoded tokens to a row).
@@ -104,7 +104,7 @@ pub(crate) fn plan(b: &mut Builder, config: &ModelConfig, schema: &Schema) -> En
     }
 }
 
-/// Fills `tape.sequence` (segments x the encoder's output). With `keep` every layer's activations stay.
+/// Fills `tape.work.sequence` (segments x the encoder's output). With `keep` every layer's activations stay.
 pub(crate) fn forward<R: Real, B: Backend<R>>(pass: &Pass<'_, R>, tape: &mut EncoderTape<R>, keep: bool) {
     if pass.network.config.encoder == Encoder::None {
         return;

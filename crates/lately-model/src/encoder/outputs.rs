@@ -8,14 +8,14 @@ use lately_kernels::linear::Shape;
 use super::Pass;
 use crate::Gradients;
 use crate::backend::Backend;
-use crate::tape::{EncoderTape, GradientTape, sized, zeroed};
+use crate::tape::{EncoderTape, GradientTape, Work, sized, zeroed};
 
-/// From `tape.stream` to `tape.sequence`.
+/// From `tape.work.stream` to `tape.work.sequence`.
 pub(super) fn forward<R: Real, B: Backend<R>>(pass: &Pass<'_, R>, tape: &mut EncoderTape<R>) {
     let (plan, chunk) = (pass.plan(), pass.chunk);
     let (d, s) = (plan.width, chunk.source.len());
     let first = d * usize::from(plan.pool.is_some());
-    let EncoderTape { stream, pooled, pool_out, argmax, sequence, .. } = tape;
+    let EncoderTape { pooled, argmax, work: Work { stream, pool_out, sequence, .. }, .. } = tape;
     let sequence = sized(sequence, s * plan.output);
     B::first_k(&chunk.offsets, d, plan.first_k, stream, sequence, plan.output, first);
     let Some(pool) = plan.pool else { return };

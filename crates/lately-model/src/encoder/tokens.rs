@@ -127,7 +127,7 @@ pub(super) fn forward<R: Real, B: Backend<R>>(pass: &Pass<'_, R>, tape: &mut Enc
     B::embedding(shape, network.weight(plan.action_table), &chunk.action, token);
     let (width, offset) = (network.plan.item_dim, network.config.action_dim);
     for (table, indices) in added(pass) {
-        let part = sized(&mut tape.added, chunk.token_rows() * offset);
+        let part = sized(&mut tape.work.added, chunk.token_rows() * offset);
         B::embedding(rows(pass, 1, offset), network.weight(table), indices, part);
         for (token, part) in token.chunks_exact_mut(plan.token).zip(part.chunks_exact(offset)) {
             accumulate(&mut token[..offset], part);
@@ -165,11 +165,11 @@ pub(super) fn candidates<R: Real>(pass: &Pass<'_, R>, width: usize, tape: &mut E
     }
 }
 
-/// `tape.stream`: the tokens of every segment, with the candidate where it is fused.
+/// `tape.work.stream`: the tokens of every segment, with the candidate where it is fused.
 pub(super) fn expand<R: Real, B: Backend<R>>(pass: &Pass<'_, R>, tape: &mut EncoderTape<R>) {
     let (plan, chunk) = (pass.plan(), pass.chunk);
     candidates(pass, plan.candidate(), tape);
-    let stream = sized(&mut tape.stream, chunk.expanded() * plan.width);
+    let stream = sized(&mut tape.work.stream, chunk.expanded() * plan.width);
     match gathered(pass, plan.token, plan.token) {
         Some(block) => columns::place(block, &tape.token, stream),
         None => {

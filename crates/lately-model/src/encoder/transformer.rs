@@ -6,12 +6,12 @@ use lately_kernels::linear::Shape;
 
 use super::Pass;
 use super::attention::{self, Layer};
-use super::tokens::collect;
+use super::tokens::{self, collect};
 use crate::Gradients;
 use crate::backend::Backend;
 use crate::config::ModelConfig;
 use crate::plan::Builder;
-use crate::tape::{EncoderTape, GradientTape, LayerTape, at_least, sized};
+use crate::tape::{EncoderTape, GradientTape, LayerTape, Work, at_least, sized};
 
 /// Places of dropout in a layer; a layer's masks start at `layer * PLACES`.
 const PLACES: u64 = 4;
@@ -28,7 +28,7 @@ pub(super) fn plan(
     plan.layers = (0..layers).map(|i| b.layer(&format!("{name}.{i}"), plan.width, config.ffn)).collect();
 }
 
-/// From `tape.token`, `tape.candidate` and `tape.stream` to the encoded tokens in `tape.stream`.
+/// From `tape.token`, `tape.candidate` and `tape.work.stream` to the encoded tokens in `tape.work.stream`.
 pub(super) fn forward<R: Real, B: Backend<R>>(pass: &Pass<'_, R>, tape: &mut EncoderTape<R>, keep: bool) {
     let layers = &pass.plan().layers;
     at_least(&mut tape.layers, if keep { layers.len() } else { 1 });
@@ -58,14 +58,13 @@ fn layer<R: Real, B: Backend<R>>(pass: &Pass<'_, R>, tape: &mut EncoderTape<R>, 
         (pass.network, pass.plan().width, pass.network.config.ffn, pass.chunk.expanded());
     let norm = |i: u64| NormShape { width: d, dropout: pass.dropout.at(layer.place + i) };
     let bias = |id: usize| network.linear(id).1;
-    std::mem::swap(&mut tape.layers[layer.tape].input, &mut tape.stream);
     attention::forward::<R, B>(pass, tape, layer);
-    let EncoderTape { layers, stream, branch, .. } = tape;
-    let LayerTape { input, normed1, rstd1, middle, hidden, normed2, rstd2, .. } = &mut layers[layer.tape];
+    let EncoderTape { layers, work: Work { stream, branch, middle, .. }, .. } = tape;
+    let LayerTape { normed1, rstd1, hidden, normed2, rstd2, .. } = &mut layers[layer.tape];
     let ids = layer.ids;
     let (g, b) = network.linear(ids.norm1);
     let (normed, rstd) = (sized(normed1, n * d), sized(rstd1, n));
-    B::add_norm(norm(1), input, branch, bias(ids.out_proj), g, b, normed, rstd, sized(middle, n * d));
+    B::add_norm(norm(1), stream, branch, bias(ids.out_proj), g, b, normed, rstd, sized(middle, n * d));
     let (w, b) = network.linear(ids.linear1);
     B::linear(Shape::new(n, d, ffn), middle, w, b, true, sized(hidden, n * ffn));
     B::dropout(pass.dropout.at(layer.place + 2), 0, hidden);
@@ -73,6 +72,15 @@ fn layer<R: Real, B: Backend<R>>(pass: &Pass<'_, R>, tape: &mut EncoderTape<R>, 
     let (g, b) = network.linear(ids.norm2);
     let (normed, rstd) = (sized(normed2, n * d), sized(rstd2, n));
     B::add_norm(norm(3), middle, branch, bias(ids.linear2), g, b, normed, rstd, sized(stream, n * d));
+}
+
+/// A layer's input again, in `tape.work.stream`.
+fn input<R: Real, B: Backend<R>>(pass: &Pass<'_, R>, tape: &mut EncoderTape<R>, layer: Layer) {
+    let Some(before) = layer.index.checked_sub(1) else { return tokens::expand::<R, B>(pass, tape) };
+    let (g, b) = pass.network.linear(pass.plan().layers[before].norm2);
+    let EncoderTape { layers, work, .. } = tape;
+    let out = sized(&mut work.stream, pass.chunk.expanded() * pass.plan().width);
+    B::add_norm_output(pass.plan().width, &layers[before].normed2, g, b, out);
 }
 
 /// In: `d.stream`, the gradient of the layer's output. Out: `d.stream`, that of its input.
@@ -87,7 +95,11 @@ fn layer_backward<R: Real, B: Backend<R>>(
         (pass.network, pass.plan().width, pass.network.config.ffn, pass.chunk.expanded());
     let norm = |i: u64| NormShape { width, dropout: pass.dropout.at(layer.place + i) };
     let GradientTape { stream, sum, branch, hidden, .. } = d;
-    let (t, ids) = (&tape.layers[layer.tape], layer.ids);
+    let EncoderTape { layers, work: Work { middle, .. }, .. } = &mut *tape;
+    let (t, ids) = (&layers[layer.tape], layer.ids);
+    let (g, b) = network.linear(ids.norm1);
+    let middle = sized(middle, n * width);
+    B::add_norm_output(width, &t.normed1, g, b, middle);
     let w = |id: usize| network.weight(id);
     let (sum, branch) = (sized(sum, n * width), sized(branch, n * width));
     let [d_bias, dg, db] = gradients.three([ids.linear2 + 1, ids.norm2, ids.norm2 + 1]);
@@ -107,8 +119,11 @@ fn layer_backward<R: Real, B: Backend<R>>(
     B::dropout(pass.dropout.at(layer.place + 2), 0, hidden);
     let (dw, db) = gradients.pair(ids.linear1);
     let shape = Shape::new(n, width, ffn).adding();
-    B::linear_backward(shape, &t.middle, w(ids.linear1), &t.hidden, hidden, sum, dw, db);
+    B::linear_backward(shape, middle, w(ids.linear1), &t.hidden, hidden, sum, dw, db);
     let [d_bias, dg, db] = gradients.three([ids.out_proj + 1, ids.norm1, ids.norm1 + 1]);
     B::add_norm_backward(norm(1), &t.normed1, &t.rstd1, w(ids.norm1), sum, stream, branch, d_bias, dg, db);
+    if attention::wants_input(pass, layer) {
+        input::<R, B>(pass, tape, layer);
+    }
     attention::backward::<R, B>(pass, tape, d, layer, gradients);
 }

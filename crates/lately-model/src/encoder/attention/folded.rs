@@ -8,7 +8,7 @@ use super::{Layer, gradient};
 use crate::backend::Backend;
 use crate::encoder::Pass;
 use crate::encoder::tokens::{collect, spread};
-use crate::tape::{EncoderTape, GradientTape, LayerTape, sized, zeroed};
+use crate::tape::{EncoderTape, GradientTape, LayerTape, Work, sized, zeroed};
 
 fn shape<'a, R>(pass: &Pass<'a, R>, dropout: Dropout) -> FoldedShape<'a> {
     let (chunk, width) = (pass.chunk, pass.plan().width);
@@ -18,11 +18,11 @@ fn shape<'a, R>(pass: &Pass<'a, R>, dropout: Dropout) -> FoldedShape<'a> {
 pub(super) fn forward<R: Real, B: Backend<R>>(pass: &Pass<'_, R>, tape: &mut EncoderTape<R>, layer: Layer) {
     let (d, n) = (pass.plan().width, pass.chunk.expanded());
     let (map, bias) = (&pass.folded[layer.index].map, &pass.folded[layer.index].bias);
-    let EncoderTape { layers, branch, scratch, token, token_projected, .. } = tape;
-    let LayerTape { input, projected, probabilities, .. } = &mut layers[layer.tape];
+    let EncoderTape { layers, token, work: Work { stream, branch, scratch, token_projected, .. }, .. } = tape;
+    let LayerTape { projected, probabilities, .. } = &mut layers[layer.tape];
     let projected = sized(projected, n * 2 * d);
     if layer.index > 0 {
-        B::linear(Shape::new(n, d, 2 * d), input, map, bias, false, projected);
+        B::linear(Shape::new(n, d, 2 * d), stream, map, bias, false, projected);
     } else {
         // Before the candidate's token joins them, the tokens are projected once a request.
         let rows = pass.chunk.token_rows();
@@ -32,7 +32,7 @@ pub(super) fn forward<R: Real, B: Backend<R>>(pass: &Pass<'_, R>, tape: &mut Enc
     }
     let shape = shape(pass, pass.dropout.at(layer.place));
     let probabilities = sized(probabilities, shape.probabilities());
-    B::folded(shape, input, projected, probabilities, sized(branch, n * d), scratch);
+    B::folded(shape, stream, projected, probabilities, sized(branch, n * d), scratch);
 }
 
 pub(super) fn backward<R: Real, B: Backend<R>>(
@@ -43,8 +43,8 @@ pub(super) fn backward<R: Real, B: Backend<R>>(
 ) {
     let (width, n) = (pass.plan().width, pass.chunk.expanded());
     let map = &pass.folded[layer.index].map;
-    let EncoderTape { layers, scratch, token: tokens, .. } = tape;
-    let LayerTape { input, projected: qv, probabilities, .. } = &layers[layer.tape];
+    let EncoderTape { layers, token: tokens, work: Work { stream: input, scratch, .. }, .. } = tape;
+    let LayerTape { projected: qv, probabilities, .. } = &layers[layer.tape];
     let GradientTape { stream, branch, projected, token_projected, token, folded, .. } = d;
     let (d_map, d_bias) = gradient(folded, layer);
     let projected = sized(projected, n * 2 * width);

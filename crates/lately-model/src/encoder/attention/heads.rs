@@ -12,7 +12,7 @@ use crate::Gradients;
 use crate::backend::Backend;
 use crate::encoder::Pass;
 use crate::encoder::tokens::{collect, spread, sum};
-use crate::tape::{EncoderTape, GradientTape, LayerTape, sized, zeroed};
+use crate::tape::{EncoderTape, GradientTape, LayerTape, Work, sized, zeroed};
 
 fn shape<'a, R>(pass: &Pass<'a, R>, dropout: Dropout) -> AttentionShape<'a> {
     let (chunk, heads) = (pass.chunk, pass.network.config.attention_heads);
@@ -24,9 +24,9 @@ fn shape<'a, R>(pass: &Pass<'a, R>, dropout: Dropout) -> AttentionShape<'a> {
 fn first<R: Real, B: Backend<R>>(pass: &Pass<'_, R>, tape: &mut EncoderTape<R>, in_proj: usize) {
     let (plan, chunk, (w, b)) = (pass.plan(), pass.chunk, pass.network.linear(in_proj));
     let (d, c, n) = (plan.width, plan.candidate(), chunk.token_rows());
-    let token = sized(&mut tape.token_projected, n * 3 * d);
+    let token = sized(&mut tape.work.token_projected, n * 3 * d);
     B::linear(Shape::new(n, plan.token, 3 * d).within(d), &tape.token, w, b, false, token);
-    let own = sized(&mut tape.candidate_projected, if c > 0 { chunk.source.len() * 3 * d } else { 0 });
+    let own = sized(&mut tape.work.candidate_projected, if c > 0 { chunk.source.len() * 3 * d } else { 0 });
     if c > 0 {
         let shape = Shape::new(chunk.source.len(), c, 3 * d).within(d);
         B::linear(shape, &tape.candidate, &w[plan.token..], &[], false, own);
@@ -40,11 +40,11 @@ pub(super) fn forward<R: Real, B: Backend<R>>(pass: &Pass<'_, R>, tape: &mut Enc
     if layer.index == 0 {
         first::<R, B>(pass, tape, layer.ids.in_proj);
     }
-    let EncoderTape { layers, branch, scratch, .. } = tape;
-    let LayerTape { input, projected, probabilities, context, .. } = &mut layers[layer.tape];
+    let EncoderTape { layers, work: Work { stream, branch, scratch, .. }, .. } = tape;
+    let LayerTape { projected, probabilities, context, .. } = &mut layers[layer.tape];
     if layer.index > 0 {
         let (w, b) = network.linear(layer.ids.in_proj);
-        B::linear(Shape::new(n, d, 3 * d), input, w, b, false, sized(projected, n * 3 * d));
+        B::linear(Shape::new(n, d, 3 * d), stream, w, b, false, sized(projected, n * 3 * d));
     }
     let shape = shape(pass, pass.dropout.at(layer.place));
     let probabilities = sized(probabilities, shape.probabilities());
@@ -69,11 +69,11 @@ pub(super) fn backward<R: Real, B: Backend<R>>(
     B::linear_backward(Shape::new(n, width, width), &t.context, w, &[], branch, context, dw, &mut []);
     let projected = sized(projected, n * 3 * width);
     let shape = shape(pass, pass.dropout.at(layer.place));
-    B::attention_backward(shape, &t.projected, &t.probabilities, context, projected, &mut tape.scratch);
+    B::attention_backward(shape, &t.projected, &t.probabilities, context, projected, &mut tape.work.scratch);
     if layer.index > 0 {
         let (dw, db) = gradients.pair(layer.ids.in_proj);
         let (shape, w) = (Shape::new(n, width, 3 * width).adding(), network.weight(layer.ids.in_proj));
-        B::linear_backward(shape, &t.input, w, &[], projected, stream, dw, db);
+        B::linear_backward(shape, &tape.work.stream, w, &[], projected, stream, dw, db);
     } else {
         first_backward::<R, B>(pass, tape, d, layer.ids.in_proj, gradients);
     }

@@ -42,13 +42,18 @@ pub(super) struct Layer {
     pub(super) place: u64,
 }
 
-/// From the layer's input to `tape.branch`, before the output's bias.
+/// From the layer's input in `tape.work.stream` to `tape.work.branch`, before the output's bias.
 pub(super) fn forward<R: Real, B: Backend<R>>(pass: &Pass<'_, R>, tape: &mut EncoderTape<R>, layer: Layer) {
     match form(pass, layer.index) {
         Form::Heads => heads::forward::<R, B>(pass, tape, layer),
         Form::Folded => folded::forward::<R, B>(pass, tape, layer),
         Form::Shared => shared::forward::<R, B>(pass, tape, layer),
     }
+}
+
+/// Whether [`backward`] wants the layer's input in `tape.work.stream`.
+pub(super) fn wants_input<R>(pass: &Pass<'_, R>, layer: Layer) -> bool {
+    layer.index > 0 || form(pass, 0) == Form::Folded
 }
 
 /// From `d.branch` to the parameters and, added to, `d.stream`, the gradient of the layer's input; of the first layer

@@ -10,7 +10,7 @@ use super::{Layer, gradient};
 use crate::backend::Backend;
 use crate::encoder::Pass;
 use crate::encoder::tokens::segments;
-use crate::tape::{EncoderTape, GradientTape, LayerTape, sized};
+use crate::tape::{EncoderTape, GradientTape, LayerTape, Work, sized};
 
 fn shape<'a, R>(pass: &Pass<'a, R>, dropout: Dropout) -> SharedShape<'a> {
     let (chunk, plan) = (pass.chunk, pass.plan());
@@ -41,7 +41,7 @@ pub(super) fn forward<R: Real, B: Backend<R>>(pass: &Pass<'_, R>, tape: &mut Enc
     let (d, da, n) = (pass.plan().width, pass.plan().token, pass.chunk.expanded());
     let (rows, s) = (pass.chunk.token_rows(), pass.chunk.source.len());
     let (map, bias) = (&pass.folded[layer.index].map, &pass.folded[layer.index].bias);
-    let EncoderTape { layers, branch, scratch, token, candidate, shared, .. } = tape;
+    let EncoderTape { layers, token, candidate, shared, work: Work { branch, scratch, .. }, .. } = tape;
     let [m_query, m_own_query, m_value, m_own_value] = parts(d, da, map);
     let [query, own_query, value, own_value] = maps(pass);
     let Parts { token_query: tq, token_value: tv, query: q, value: v, .. } = shared;
@@ -62,7 +62,7 @@ pub(super) fn backward<R: Real, B: Backend<R>>(
 ) {
     let (width, da) = (pass.plan().width, pass.plan().token);
     let (rows, s) = (pass.chunk.token_rows(), pass.chunk.source.len());
-    let EncoderTape { layers, scratch, token, candidate, shared, .. } = tape;
+    let EncoderTape { layers, token, candidate, shared, work: Work { scratch, .. }, .. } = tape;
     let LayerTape { probabilities, .. } = &layers[layer.tape];
     let GradientTape { branch, shared: d_shared, token: d_token, folded, .. } = d;
     let Parts { token_query: tq, token_value: tv, query: q, value: v, .. } = d_shared;
