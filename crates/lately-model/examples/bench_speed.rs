@@ -81,7 +81,7 @@ fn measure(
 fn main() -> Result<(), Failure> {
     let seconds = std::env::args().nth(1).map_or(Ok(10.0), |a| a.parse())?;
     let time = Duration::from_secs_f64(seconds);
-    let config = ModelConfig { compatibility: true, ..ModelConfig::default() };
+    let config = ModelConfig { compatibility: true, ..ModelConfig::paper() };
     let model = Model::new(config, &schema()?, 1)?;
     let cross = [WIDTH, WIDTH];
     if !model.parameters().iter().any(|p| p.shape == cross) {

@@ -105,7 +105,8 @@ pub struct ModelConfig {
     pub attention_heads: usize,
     /// Width of the transformer's feed-forward layer. Default 32.
     pub ffn: usize,
-    /// First K encoded tokens that are given on; 0 for all. Default 10.
+    /// First K encoded tokens that are given on; 0 for all. Default 1: the paper's 10 want far more rows (validated on
+    /// 36 thousand rows of KuaiRand after 56 thousand, AUC of clicks .758 against .751).
     pub first_k: usize,
     /// Whether `transact` gives on the maximum over tokens, through a linear map. Default true.
     pub max_pool: bool,
@@ -153,7 +154,7 @@ impl Default for ModelConfig {
             bst_layers: 1,
             attention_heads: 1,
             ffn: 32,
-            first_k: 10,
+            first_k: 1,
             max_pool: true,
             outputs: None,
             din_hidden: 36,
@@ -171,6 +172,11 @@ impl Default for ModelConfig {
 }
 
 impl ModelConfig {
+    /// The TransAct paper's own geometry where the default is another: the first 10 encoded tokens are given on.
+    pub fn paper() -> Self {
+        Self { first_k: 10, ..Self::default() }
+    }
+
     /// Checks ranges; `item` is the width of the schema's item embedding.
     pub(crate) fn validate(&self, item: usize) -> Result<(), ModelError> {
         check("layers", self.layers, 1, 32)?;

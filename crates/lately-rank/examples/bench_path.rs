@@ -74,7 +74,7 @@ fn main() -> Result<(), Failure> {
     store.append((0..CANDIDATES).map(|n| item(n, now)).collect::<Result<_, _>>()?)?;
     store.append((0..TOKENS).map(|n| action(&user, n, now)).collect::<Result<_, _>>()?)?;
     let slot = Arc::new(ModelSlot::new(schema.clone()));
-    let model = Model::new(ModelConfig::default(), &schema, 1)?;
+    let model = Model::new(ModelConfig::paper(), &schema, 1)?;
     let manifest = Manifest::new(&model, &schema, 1);
     slot.swap(LoadedModel::new(model, manifest, "bench"))?;
     let candidates: Vec<ItemId> =

@@ -91,7 +91,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     if let Some(file) = &args.parity {
         agree(file, settings.precision)?;
     }
-    let model = ModelConfig { compatibility: true, ..ModelConfig::default() };
+    let model = ModelConfig { compatibility: true, ..ModelConfig::paper() };
     let schema = schema()?;
     let geometry = Model::new(model.clone(), &schema, 1)?;
     if !geometry.parameters().iter().any(|p| p.shape == [WIDTH, WIDTH]) {
