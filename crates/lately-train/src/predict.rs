@@ -167,16 +167,20 @@ mod tests {
 
     #[test]
     fn in_a_user_all_rows_have_the_sequence_of_the_first() {
-        // Three users; each gets one item an hour, 30 times over three days, and clicks all.
+        // Three users; each gets one item an hour, 30 times over three days, and clicks it or another: of one item alone
+        // all tokens would be the same, however many.
         let mut log = Vec::new();
         for hour in 0..30 {
             for user in ["u", "v", "w"] {
                 let request = format!("{user}{hour}");
                 log.push(Event::Impression(impression(&request, user, &["a"], 3600 * hour)));
-                log.push(action(user, "a", "click", 3600 * hour + 1, &request));
+                let clicked = ["a", "b", "c"][hour as usize % 3];
+                log.push(action(user, clicked, "click", 3600 * hour + 1, &request));
             }
         }
         log.insert(0, item("a", [1.0, -1.0, 0.5, 2.0], 3.0));
+        log.insert(0, item("b", [-1.0, 0.5, 1.0, 0.0], 3.0));
+        log.insert(0, item("c", [0.0, 2.0, -0.5, 1.0], 3.0));
         let log = log.into_iter().enumerate().map(|(i, e)| Ok::<_, Infallible>((i as u64, e)));
         let d = join(&schema(), log, JoinOptions::default()).unwrap();
         let mut slice = d.all();
