@@ -125,8 +125,8 @@ pub fn product(
     PACKED.with_borrow_mut(|[left, right]| {
         #[cfg(target_arch = "x86_64")]
         if isa != Isa::Portable && avx512::detected() {
-            pack::left(split, m, k, factor, a, left);
-            pack::right(split, k, n, b, right);
+            let left = pack::left(split, m, k, factor, a, left);
+            let right = pack::right(split, k, n, b, right);
             let out = pack::Out { m, n, data: out, stride, accumulate };
             let blocks = pack::blocks(split, k);
             match isa {

@@ -39,17 +39,30 @@ struct Form {
 }
 
 /// Packs `factor * a`, m x k.
-pub(super) fn left(split: bool, m: usize, k: usize, factor: f32, a: View<'_, f32>, out: &mut Vec<u32>) {
+pub(super) fn left<'a>(
+    split: bool,
+    m: usize,
+    k: usize,
+    factor: f32,
+    a: View<'_, f32>,
+    out: &'a mut Vec<u32>,
+) -> &'a [u32] {
     let form = |low| Form { factor, by_lane: true, low };
     let forms = [form(false), form(false), form(true)];
-    pack(m, k, a, if split { &forms } else { &forms[..1] }, out);
+    pack(m, k, a, if split { &forms } else { &forms[..1] }, out)
 }
 
 /// Packs b, k x n.
-pub(super) fn right(split: bool, k: usize, n: usize, b: View<'_, f32>, out: &mut Vec<u32>) {
+pub(super) fn right<'a>(
+    split: bool,
+    k: usize,
+    n: usize,
+    b: View<'_, f32>,
+    out: &'a mut Vec<u32>,
+) -> &'a [u32] {
     let form = |low| Form { factor: 1.0, by_lane: false, low };
     let forms = [form(false), form(true), form(false)];
-    pack(n, k, b.t(), if split { &forms } else { &forms[..1] }, out);
+    pack(n, k, b.t(), if split { &forms } else { &forms[..1] }, out)
 }
 
 /// Blocks along the contracted dimension.
@@ -58,10 +71,16 @@ pub(super) fn blocks(split: bool, k: usize) -> usize {
 }
 
 /// `x`: lanes x depth.
-fn pack(lanes: usize, depth: usize, x: View<'_, f32>, forms: &[Form], out: &mut Vec<u32>) {
+fn pack<'a>(
+    lanes: usize,
+    depth: usize,
+    x: View<'_, f32>,
+    forms: &[Form],
+    out: &'a mut Vec<u32>,
+) -> &'a [u32] {
     assert!(super::avx512::detected() && x.covers(lanes, depth));
     let blocks = depth.div_ceil(DEPTH) * forms.len();
-    out.resize(lanes.div_ceil(LANES) * blocks * BLOCK, 0);
+    let out = aligned(out, lanes.div_ceil(LANES) * blocks * BLOCK);
     for (i, row) in out.chunks_exact_mut(blocks * BLOCK).enumerate() {
         let count = (lanes - i * LANES).min(LANES);
         for (at, block) in row.chunks_exact_mut(BLOCK).enumerate() {
@@ -79,6 +98,15 @@ fn pack(lanes: usize, depth: usize, x: View<'_, f32>, forms: &[Form], out: &mut 
             }
         }
     }
+    out
+}
+
+/// So many words of the buffer, from the start of a cache line on: a tile's 16 loads then touch 16 lines, not 32.
+fn aligned(buffer: &mut Vec<u32>, words: usize) -> &mut [u32] {
+    const LINE: usize = 16;
+    buffer.resize(words + LINE, 0);
+    let skip = buffer.as_ptr().align_offset(LINE * size_of::<u32>()).min(LINE);
+    &mut buffer[skip..skip + words]
 }
 
 /// What is rounded of 16 elements.
