@@ -15,7 +15,8 @@ use super::pack::{BLOCK, LANES, Out};
 const SIDE: usize = 2 * LANES;
 
 /// Blocks along the contracted dimension that are gone through at a time: those of two columns of blocks are 32 KiB, which
-/// the first-level cache holds while all rows pass. (A training step took 117 ms with it, 120 without.)
+/// the first-level cache holds while all rows pass. (A training step took 117 ms with it, 120 without.) Split factors have
+/// two blocks a step.
 const STRETCH: usize = 16;
 
 /// Whether the machine has AMX and the system lets this process use it.
@@ -70,22 +71,25 @@ impl Palette {
     }
 }
 
-/// `out = [out +] left right`, both packed, of so many blocks along the contracted dimension.
-pub(super) fn multiply(blocks: usize, left: &[u32], right: &[u32], mut out: Out<'_>) {
+/// `out = [out +] left right`, both packed, of so many steps along the contracted dimension.
+pub(super) fn multiply(split: bool, steps: usize, left: &[u32], right: &[u32], mut out: Out<'_>) {
     let (rows, columns) = (out.m.div_ceil(LANES), out.n.div_ceil(LANES));
-    assert!(detected() && left.len() == rows * blocks * BLOCK && right.len() == columns * blocks * BLOCK);
+    let parts = if split { 2 } else { 1 };
+    let line = steps * parts * BLOCK;
+    assert!(detected() && left.len() == rows * line && right.len() == columns * line);
     let palette = Palette::new();
     // SAFETY: the feature was detected; the operand is 64 bytes.
     unsafe { asm!("ldtilecfg [{}]", in(reg) &palette, options(nostack)) };
     let mut edge = [0f32; SIDE * SIDE];
-    for from in (0..blocks).step_by(STRETCH) {
+    for from in (0..steps).step_by(STRETCH / parts) {
+        let count = (steps - from).min(STRETCH / parts);
         for j in (0..columns).step_by(2) {
             for i in (0..rows).step_by(2) {
                 // At an odd edge the last block stands twice; its second sums are not used.
-                let at = |x: usize, count: usize| (x.min(count - 1) * blocks + from) * BLOCK;
+                let at = |x: usize, count: usize| x.min(count - 1) * line + from * parts * BLOCK;
                 let a = (&left[at(i, rows)..], &left[at(i + 1, rows)..]);
                 let b = (&right[at(j, columns)..], &right[at(j + 1, columns)..]);
-                square((blocks - from).min(STRETCH), a, b, (i * LANES, j * LANES), &mut out, &mut edge);
+                square(split, count, a, b, (i * LANES, j * LANES), &mut out, &mut edge);
             }
         }
         out.accumulate = true;
@@ -96,14 +100,15 @@ pub(super) fn multiply(blocks: usize, left: &[u32], right: &[u32], mut out: Out<
 
 /// The sums of two blocks of rows from `row` on and two of columns from `column` on.
 fn square(
-    blocks: usize,
+    split: bool,
+    steps: usize,
     a: (&[u32], &[u32]),
     b: (&[u32], &[u32]),
     (row, column): (usize, usize),
     out: &mut Out<'_>,
     edge: &mut [f32; SIDE * SIDE],
 ) {
-    let need = blocks * BLOCK;
+    let need = steps * BLOCK * if split { 2 } else { 1 };
     assert!(a.0.len() >= need && a.1.len() >= need && b.0.len() >= need && b.1.len() >= need);
     let whole = row + SIDE <= out.m && column + SIDE <= out.n;
     let (target, stride) = if whole {
@@ -134,37 +139,84 @@ fn square(
             asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack));
         }
     }
-    // SAFETY: each block of a factor is 1 KiB, loaded as 16 rows of 64 bytes, `blocks` of them one after another, as the
-    // assertion says. The four stores write 32 rows of 32 floats at `stride`, which lie within `target`.
+    // SAFETY: each block of a factor is 1 KiB, loaded as 16 rows of 64 bytes, `steps` of them (of split factors twice as
+    // many) one after another, as the assertion says.
+    unsafe {
+        if split {
+            asm!(
+                "2:",
+                "tileloadd tmm4, [{a0} + {line}]",
+                "tileloadd tmm6, [{b0} + {line}]",
+                "tileloadd tmm5, [{a1} + {line}]",
+                "tileloadd tmm7, [{b1} + {line}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "tileloadd tmm6, [{b0} + {line} + 1024]",
+                "tileloadd tmm7, [{b1} + {line} + 1024]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "tileloadd tmm4, [{a0} + {line} + 1024]",
+                "tileloadd tmm6, [{b0} + {line}]",
+                "tileloadd tmm5, [{a1} + {line} + 1024]",
+                "tileloadd tmm7, [{b1} + {line}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {a0}, 2048",
+                "add {a1}, 2048",
+                "add {b0}, 2048",
+                "add {b1}, 2048",
+                "dec {count}",
+                "jnz 2b",
+                a0 = inout(reg) a.0.as_ptr() => _,
+                a1 = inout(reg) a.1.as_ptr() => _,
+                b0 = inout(reg) b.0.as_ptr() => _,
+                b1 = inout(reg) b.1.as_ptr() => _,
+                count = inout(reg) steps => _,
+                line = in(reg) 64usize,
+                options(nostack),
+            );
+        } else {
+            asm!(
+                "2:",
+                "tileloadd tmm4, [{a0} + {line}]",
+                "tileloadd tmm6, [{b0} + {line}]",
+                "tileloadd tmm5, [{a1} + {line}]",
+                "tileloadd tmm7, [{b1} + {line}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {a0}, 1024",
+                "add {a1}, 1024",
+                "add {b0}, 1024",
+                "add {b1}, 1024",
+                "dec {count}",
+                "jnz 2b",
+                a0 = inout(reg) a.0.as_ptr() => _,
+                a1 = inout(reg) a.1.as_ptr() => _,
+                b0 = inout(reg) b.0.as_ptr() => _,
+                b1 = inout(reg) b.1.as_ptr() => _,
+                count = inout(reg) steps => _,
+                line = in(reg) 64usize,
+                options(nostack),
+            );
+        }
+    }
+    // SAFETY: the four stores write 32 rows of 32 floats at `stride`, which lie within `target`.
     unsafe {
         asm!(
-            "2:",
-            "tileloadd tmm4, [{a0} + {line}]",
-            "tileloadd tmm6, [{b0} + {line}]",
-            "tileloadd tmm5, [{a1} + {line}]",
-            "tileloadd tmm7, [{b1} + {line}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {a0}, 1024",
-            "add {a1}, 1024",
-            "add {b0}, 1024",
-            "add {b1}, 1024",
-            "dec {count}",
-            "jnz 2b",
             "tilestored [{c} + {row}], tmm0",
             "tilestored [{c} + {row} + 64], tmm1",
             "tilestored [{d} + {row}], tmm2",
             "tilestored [{d} + {row} + 64], tmm3",
-            a0 = inout(reg) a.0.as_ptr() => _,
-            a1 = inout(reg) a.1.as_ptr() => _,
-            b0 = inout(reg) b.0.as_ptr() => _,
-            b1 = inout(reg) b.1.as_ptr() => _,
-            count = inout(reg) blocks => _,
             c = in(reg) target,
             d = in(reg) target.wrapping_add(LANES * stride),
-            line = in(reg) 64usize,
             row = in(reg) 4 * stride,
             options(nostack),
         );

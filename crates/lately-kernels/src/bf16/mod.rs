@@ -124,14 +124,13 @@ pub fn product(
     assert!(a.covers(m, k) && b.covers(k, n), "factor is shorter than its shape, m n k {m} {n} {k}");
     PACKED.with_borrow_mut(|[left, right]| {
         #[cfg(target_arch = "x86_64")]
-        if isa != Isa::Portable && avx512::detected() {
+        if isa != Isa::Portable && avx512::detected() && (!split || isa == Isa::Amx && amx::detected()) {
             let left = pack::left(split, m, k, factor, a, left);
             let right = pack::right(split, k, n, b, right);
             let out = pack::Out { m, n, data: out, stride, accumulate };
-            let blocks = pack::blocks(split, k);
             match isa {
-                Isa::Amx if amx::detected() => amx::multiply(blocks, left, right, out),
-                _ => avx512::multiply(blocks, left, right, out),
+                Isa::Amx if amx::detected() => amx::multiply(split, pack::steps(k), left, right, out),
+                _ => avx512::multiply(pack::steps(k), left, right, out),
             }
             return;
         }

@@ -2,8 +2,8 @@
 //!
 //! Blocks of 16 lanes (rows of the left factor, columns of the right) x 32 of the contracted dimension, block after
 //! block along the contracted dimension, then lane block after lane block; edges are filled with zeros. A word holds two
-//! neighbours of the contracted dimension. A split factor has three blocks for one: its rounded numbers (high) and what
-//! rounding left (low), so that the sum over blocks is high high + high low + low high. Within a block the left factor has its 16 words lane after lane, the right
+//! neighbours of the contracted dimension. A split factor has two blocks for one: its rounded numbers (high) and what
+//! rounding left (low); their product is high high + high low + low high. Within a block the left factor has its 16 words lane after lane, the right
 //! one pair after pair: what AMX wants as its two operands, and `vdpbf16ps` as a broadcast word and a vector.
 #![allow(unsafe_code)] // loads and stores through pointers; the bounds are argued at each
 
@@ -34,8 +34,8 @@ struct Form {
     factor: f32,
     /// The left factor's order of words.
     by_lane: bool,
-    /// What rounding leaves of a number, instead of the number.
-    low: bool,
+    /// Whether a block of what rounding left follows it.
+    split: bool,
 }
 
 /// Packs `factor * a`, m x k.
@@ -47,9 +47,7 @@ pub(super) fn left<'a>(
     a: View<'_, f32>,
     out: &'a mut Vec<u32>,
 ) -> &'a [u32] {
-    let form = |low| Form { factor, by_lane: true, low };
-    let forms = [form(false), form(false), form(true)];
-    pack(m, k, a, if split { &forms } else { &forms[..1] }, out)
+    pack(m, k, a, Form { factor, by_lane: true, split }, out)
 }
 
 /// Packs b, k x n.
@@ -60,35 +58,26 @@ pub(super) fn right<'a>(
     b: View<'_, f32>,
     out: &'a mut Vec<u32>,
 ) -> &'a [u32] {
-    let form = |low| Form { factor: 1.0, by_lane: false, low };
-    let forms = [form(false), form(true), form(false)];
-    pack(n, k, b.t(), if split { &forms } else { &forms[..1] }, out)
+    pack(n, k, b.t(), Form { factor: 1.0, by_lane: false, split }, out)
 }
 
-/// Blocks along the contracted dimension.
-pub(super) fn blocks(split: bool, k: usize) -> usize {
-    k.div_ceil(DEPTH) * if split { 3 } else { 1 }
+/// Steps along the contracted dimension.
+pub(super) fn steps(k: usize) -> usize {
+    k.div_ceil(DEPTH)
 }
 
 /// `x`: lanes x depth.
-fn pack<'a>(
-    lanes: usize,
-    depth: usize,
-    x: View<'_, f32>,
-    forms: &[Form],
-    out: &'a mut Vec<u32>,
-) -> &'a [u32] {
+fn pack<'a>(lanes: usize, depth: usize, x: View<'_, f32>, form: Form, out: &'a mut Vec<u32>) -> &'a [u32] {
     assert!(super::avx512::detected() && x.covers(lanes, depth));
-    let blocks = depth.div_ceil(DEPTH) * forms.len();
-    let out = aligned(out, lanes.div_ceil(LANES) * blocks * BLOCK);
-    for (i, row) in out.chunks_exact_mut(blocks * BLOCK).enumerate() {
+    let step = BLOCK * if form.split { 2 } else { 1 };
+    let out = aligned(out, lanes.div_ceil(LANES) * steps(depth) * step);
+    for (i, row) in out.chunks_exact_mut(steps(depth) * step).enumerate() {
         let count = (lanes - i * LANES).min(LANES);
-        for (at, block) in row.chunks_exact_mut(BLOCK).enumerate() {
-            let (j, form) = (at / forms.len(), forms[at % forms.len()]);
+        for (j, block) in row.chunks_exact_mut(step).enumerate() {
             let length = (depth - j * DEPTH).min(DEPTH);
             let data = &x.data[i * LANES * x.row + j * DEPTH * x.column..];
             // SAFETY: the features were detected; `covers` above says that `count` lanes of `length` elements lie
-            // within `data` by the strides, and no element beyond them is read; a block has its 256 words.
+            // within `data` by the strides, and no element beyond them is read; a block has its 256 words, or 512.
             unsafe {
                 match (x.column, x.row) {
                     (1, _) => along_depth(data, x.row, count, length, form, block),
@@ -109,16 +98,28 @@ fn aligned(buffer: &mut Vec<u32>, words: usize) -> &mut [u32] {
     &mut buffer[skip..skip + words]
 }
 
-/// What is rounded of 16 elements.
+/// Two vectors rounded, a's 16 numbers before b's.
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn number(x: __m512, form: Form) -> __m512 {
-    let x = _mm512_mul_ps(x, _mm512_set1_ps(form.factor));
-    if !form.low {
-        return x;
+fn rounded_pair(a: __m512, b: __m512) -> __m512i {
+    // SAFETY: both are 512 bits.
+    unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(b, a)) }
+}
+
+/// What rounding left of them, rounded.
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn rest_pair(a: __m512, b: __m512, rounded: __m512i) -> __m512i {
+    let wide = |half| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)));
+    let (low, high) = (_mm512_castsi512_si256(rounded), _mm512_extracti64x4_epi64::<1>(rounded));
+    rounded_pair(_mm512_sub_ps(a, wide(low)), _mm512_sub_ps(b, wide(high)))
+}
+
+/// Puts the words of 16 pairs in the wanted order and writes them.
+#[target_feature(enable = "avx512f")]
+fn finish(words: &mut [__m512i; LANES], turned: bool, block: &mut [u32]) {
+    if turned {
+        transpose(words);
     }
-    // SAFETY: both are 256 bits.
-    let high = unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(x)) };
-    _mm512_sub_ps(x, _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(high))))
+    store(words, block);
 }
 
 /// Elements of a lane are neighbours.
@@ -131,25 +132,27 @@ unsafe fn along_depth(
     form: Form,
     block: &mut [u32],
 ) {
-    let number = |x: __m512| number(x, form);
     let mask = |n: usize| ((1u32 << n.min(16)) - 1) as u16;
     let (low, high) = (mask(length), mask(length.saturating_sub(16)));
-    let mut words = [_mm512_setzero_si512(); LANES];
-    for (i, word) in words.iter_mut().enumerate().take(count) {
+    let factor = _mm512_set1_ps(form.factor);
+    let (mut words, mut rest) = ([_mm512_setzero_si512(); LANES], [_mm512_setzero_si512(); LANES]);
+    for i in 0..count {
         // SAFETY: masked loads read only the lane's first `length` elements.
         let (a, b) = unsafe {
             let at = data.as_ptr().add(i * stride);
             let b = if high == 0 { _mm512_setzero_ps() } else { _mm512_maskz_loadu_ps(high, at.add(16)) };
             (_mm512_maskz_loadu_ps(low, at), b)
         };
-        let rounded = _mm512_cvtne2ps_pbh(number(b), number(a));
-        // SAFETY: both are 512 bits.
-        *word = unsafe { std::mem::transmute::<__m512bh, __m512i>(rounded) };
+        let (a, b) = (_mm512_mul_ps(a, factor), _mm512_mul_ps(b, factor));
+        words[i] = rounded_pair(a, b);
+        if form.split {
+            rest[i] = rest_pair(a, b, words[i]);
+        }
     }
-    if !form.by_lane {
-        transpose(&mut words);
+    finish(&mut words, !form.by_lane, block);
+    if form.split {
+        finish(&mut rest, !form.by_lane, &mut block[BLOCK..]);
     }
-    store(&words, block);
 }
 
 /// Elements of neighbouring lanes are neighbours.
@@ -162,42 +165,50 @@ unsafe fn along_lanes(
     form: Form,
     block: &mut [u32],
 ) {
-    let number = |x: __m512| number(x, form);
     let mask = ((1u32 << count) - 1) as u16;
+    let factor = _mm512_set1_ps(form.factor);
     let row = |p: usize| {
         if p >= length {
-            return _mm512_setzero_si512();
+            return _mm512_setzero_ps();
         }
         // SAFETY: a masked load reads only the first `count` elements of row p < length.
-        let x = unsafe { _mm512_maskz_loadu_ps(mask, data.as_ptr().add(p * stride)) };
-        let rounded = _mm512_cvtneps_pbh(number(x));
-        // SAFETY: both are 256 bits.
-        _mm512_cvtepu16_epi32(unsafe { std::mem::transmute::<__m256bh, __m256i>(rounded) })
+        _mm512_mul_ps(unsafe { _mm512_maskz_loadu_ps(mask, data.as_ptr().add(p * stride)) }, factor)
     };
-    let mut words = [_mm512_setzero_si512(); LANES];
-    for (p, word) in words.iter_mut().enumerate() {
-        *word = _mm512_or_si512(row(2 * p), _mm512_slli_epi32::<16>(row(2 * p + 1)));
+    // Halves 0, 16, 1, 17, ...: neighbours of the depth side by side.
+    let mut order = [0u16; 32];
+    order.iter_mut().enumerate().for_each(|(i, o)| *o = (i / 2 + 16 * (i % 2)) as u16);
+    // SAFETY: both are 512 bits.
+    let order = unsafe { std::mem::transmute::<[u16; 32], __m512i>(order) };
+    let (mut words, mut rest) = ([_mm512_setzero_si512(); LANES], [_mm512_setzero_si512(); LANES]);
+    for p in 0..LANES {
+        let (a, b) = (row(2 * p), row(2 * p + 1));
+        let pair = rounded_pair(a, b);
+        words[p] = _mm512_permutexvar_epi16(order, pair);
+        if form.split {
+            rest[p] = _mm512_permutexvar_epi16(order, rest_pair(a, b, pair));
+        }
     }
-    if form.by_lane {
-        transpose(&mut words);
+    finish(&mut words, form.by_lane, block);
+    if form.split {
+        finish(&mut rest, form.by_lane, &mut block[BLOCK..]);
     }
-    store(&words, block);
 }
 
 /// Any strides.
 fn any(x: View<'_, f32>, count: usize, length: usize, form: Form, block: &mut [u32]) {
-    let at = |lane: usize, p: usize| {
+    let at = |lane: usize, p: usize, low: bool| {
         let inside = lane < count && p < length;
         if !inside {
             return 0;
         }
         let x = form.factor * x.data[lane * x.row + p * x.column];
         let high = f32::from_bits(rounded(x));
-        rounded(if form.low { x - high } else { x }) >> 16
+        rounded(if low { x - high } else { x }) >> 16
     };
     for (i, word) in block.iter_mut().enumerate() {
+        let (i, low) = (i % BLOCK, i >= BLOCK);
         let (lane, pair) = if form.by_lane { (i / 16, i % 16) } else { (i % 16, i / 16) };
-        *word = at(lane, 2 * pair) | at(lane, 2 * pair + 1) << 16;
+        *word = at(lane, 2 * pair, low) | at(lane, 2 * pair + 1, low) << 16;
     }
 }
 
