@@ -10,6 +10,7 @@
 mod admission;
 mod affinity;
 pub mod backend;
+mod buffer;
 pub mod calibration;
 pub mod checkpoint;
 mod chunk;

@@ -4,12 +4,17 @@ use lately_kernels::Real;
 use lately_kernels::shared::Parts;
 
 use crate::Scratch;
+use crate::buffer::Buffer;
 use crate::chunk::Chunk;
 use crate::shard::{Piece, Shard};
 use crate::tape::{EncoderTape, Folded, GradientTape, LayerTape, TopTape, Work};
 
-pub(crate) fn held<T>(lists: &[&Vec<T>]) -> usize {
+fn held<T>(lists: &[&Vec<T>]) -> usize {
     lists.iter().map(|list| list.capacity() * size_of::<T>()).sum()
+}
+
+fn kept<R: Real>(buffers: &[&Buffer<R>]) -> usize {
+    buffers.iter().map(|buffer| buffer.bytes()).sum()
 }
 
 // Every large field is named.
@@ -40,17 +45,17 @@ fn of_chunk(chunk: &Chunk) -> usize {
         + held(&[masked])
 }
 
-fn of_encoder<R>(tape: &EncoderTape<R>) -> usize {
+fn of_encoder<R: Real>(tape: &EncoderTape<R>) -> usize {
     let EncoderTape { token, candidate, shared, layers, unit, pooled, argmax, work } = tape;
-    held(&[token, candidate, pooled])
-        + held(&[argmax])
+    kept(&[token, candidate, pooled])
+        + argmax.bytes()
         + unit.bytes()
         + of_parts(shared)
         + of_work(work)
         + layers.iter().map(of_layer).sum::<usize>()
 }
 
-fn of_work<R>(work: &Work<R>) -> usize {
+fn of_work<R: Real>(work: &Work<R>) -> usize {
     let Work {
         added,
         token_projected,
@@ -62,32 +67,33 @@ fn of_work<R>(work: &Work<R>) -> usize {
         sequence,
         scratch,
     } = work;
-    held(&[added, token_projected, candidate_projected, stream, branch, middle, pool_out, sequence, scratch])
+    kept(&[added, token_projected, candidate_projected, stream, branch, middle, pool_out, sequence])
+        + held(&[scratch])
 }
 
-fn of_layer<R>(tape: &LayerTape<R>) -> usize {
+fn of_layer<R: Real>(tape: &LayerTape<R>) -> usize {
     let LayerTape { projected, probabilities, context, normed1, rstd1, hidden, normed2, rstd2 } = tape;
-    held(&[projected, probabilities, context, normed1, rstd1, hidden, normed2, rstd2])
+    kept(&[projected, probabilities, context, normed1, rstd1, hidden, normed2, rstd2])
 }
 
-fn of_parts<R>(parts: &Parts<Vec<R>>) -> usize {
+fn of_parts<R: Real>(parts: &Parts<Buffer<R>>) -> usize {
     let Parts { token_query, token_key, token_value, query, value } = parts;
-    held(&[token_query, token_key, token_value, query, value])
+    kept(&[token_query, token_key, token_value, query, value])
 }
 
-fn of_folded<R>(layers: &[Folded<R>]) -> usize {
-    layers.iter().map(|Folded { map, bias }| held(&[map, bias])).sum()
+fn of_folded<R: Real>(layers: &[Folded<R>]) -> usize {
+    layers.iter().map(|Folded { map, bias }| kept(&[map, bias])).sum()
 }
 
-fn of_top<R>(tape: &TopTape<R>) -> usize {
+fn of_top<R: Real>(tape: &TopTape<R>) -> usize {
     let TopTape { rows_major, inputs, cross, inner, hidden, outputs, logits, order, rate } = tape;
     let nested = [cross, inner, hidden].into_iter().flatten();
     rate.bytes()
-        + held(&[rows_major, inputs, outputs, logits, order])
-        + nested.map(|list| held(&[list])).sum::<usize>()
+        + kept(&[rows_major, inputs, outputs, logits, order])
+        + nested.map(Buffer::bytes).sum::<usize>()
 }
 
-fn of_gradient<R>(tape: &GradientTape<R>) -> usize {
+fn of_gradient<R: Real>(tape: &GradientTape<R>) -> usize {
     let GradientTape {
         logits,
         rate,
@@ -137,5 +143,5 @@ fn of_gradient<R>(tape: &GradientTape<R>) -> usize {
         candidate_projected,
         token,
     ];
-    held(&lists) + unit.bytes() + of_parts(shared) + of_folded(folded)
+    kept(&lists) + unit.bytes() + of_parts(shared) + of_folded(folded)
 }

@@ -12,8 +12,8 @@ use lately_kernels::linear::Shape;
 
 use crate::Gradients;
 use crate::backend::Backend;
+use crate::buffer::Buffer;
 use crate::chunk::Chunk;
-use crate::memory::held;
 use crate::network::Network;
 use crate::tape::{GradientTape, TopTape, sized};
 
@@ -40,14 +40,14 @@ pub(crate) fn summary_width(actions: usize) -> usize {
 /// What the tower's backward needs.
 #[derive(Debug, Default)]
 pub(crate) struct RateTape<R> {
-    inputs: Vec<R>,
-    hidden: Vec<R>,
-    logits: Vec<R>,
+    inputs: Buffer<R>,
+    hidden: Buffer<R>,
+    logits: Buffer<R>,
 }
 
-impl<R> RateTape<R> {
+impl<R: Real> RateTape<R> {
     pub(crate) fn bytes(&self) -> usize {
-        held(&[&self.inputs, &self.hidden, &self.logits])
+        [&self.inputs, &self.hidden, &self.logits].map(Buffer::bytes).iter().sum()
     }
 }
 

@@ -4,6 +4,7 @@ use lately_kernels::Real;
 use lately_kernels::parallel::Pool;
 use lately_kernels::shared::Parts;
 
+use crate::buffer::Buffer;
 use crate::chunk::Chunk;
 use crate::config::Precision;
 use crate::encoder::Unit;
@@ -54,16 +55,16 @@ impl<R: Default> Scratch<R> {
 #[derive(Debug, Default)]
 pub(crate) struct EncoderTape<R> {
     /// Requests' tokens x [action ; item].
-    pub(crate) token: Vec<R>,
+    pub(crate) token: Buffer<R>,
     /// Rows x candidate embedding.
-    pub(crate) candidate: Vec<R>,
-    pub(crate) shared: Parts<Vec<R>>,
+    pub(crate) candidate: Buffer<R>,
+    pub(crate) shared: Parts<Buffer<R>>,
     /// One a layer in training, one in all in serving.
     pub(crate) layers: Vec<LayerTape<R>>,
     /// Of target attention.
     pub(crate) unit: Unit<R>,
-    pub(crate) pooled: Vec<R>,
-    pub(crate) argmax: Vec<u32>,
+    pub(crate) pooled: Buffer<R>,
+    pub(crate) argmax: Buffer<u32>,
     pub(crate) work: Work<R>,
 }
 
@@ -72,19 +73,19 @@ pub(crate) struct EncoderTape<R> {
 #[derive(Debug, Default)]
 pub(crate) struct Work<R> {
     /// A part that is added to the tokens' action embedding.
-    pub(crate) added: Vec<R>,
+    pub(crate) added: Buffer<R>,
     /// First layer's projections: parts of the token and of the candidate.
-    pub(crate) token_projected: Vec<R>,
-    pub(crate) candidate_projected: Vec<R>,
+    pub(crate) token_projected: Buffer<R>,
+    pub(crate) candidate_projected: Buffer<R>,
     /// Encoder tokens: input of a layer, at the end the output.
-    pub(crate) stream: Vec<R>,
+    pub(crate) stream: Buffer<R>,
     /// Output of a residual branch.
-    pub(crate) branch: Vec<R>,
+    pub(crate) branch: Buffer<R>,
     /// After a layer's first residual sum.
-    pub(crate) middle: Vec<R>,
-    pub(crate) pool_out: Vec<R>,
+    pub(crate) middle: Buffer<R>,
+    pub(crate) pool_out: Buffer<R>,
     /// Segments x width of the encoder's output.
-    pub(crate) sequence: Vec<R>,
+    pub(crate) sequence: Buffer<R>,
     /// Of the attention.
     pub(crate) scratch: Vec<R>,
 }
@@ -93,33 +94,33 @@ pub(crate) struct Work<R> {
 #[derive(Debug, Default)]
 pub(crate) struct LayerTape<R> {
     /// Queries, keys and values; folded: queries and values.
-    pub(crate) projected: Vec<R>,
-    pub(crate) probabilities: Vec<R>,
+    pub(crate) projected: Buffer<R>,
+    pub(crate) probabilities: Buffer<R>,
     /// Of several heads.
-    pub(crate) context: Vec<R>,
-    pub(crate) normed1: Vec<R>,
-    pub(crate) rstd1: Vec<R>,
+    pub(crate) context: Buffer<R>,
+    pub(crate) normed1: Buffer<R>,
+    pub(crate) rstd1: Buffer<R>,
     /// Of the feed-forward part, after ReLU and dropout.
-    pub(crate) hidden: Vec<R>,
-    pub(crate) normed2: Vec<R>,
-    pub(crate) rstd2: Vec<R>,
+    pub(crate) hidden: Buffer<R>,
+    pub(crate) normed2: Buffer<R>,
+    pub(crate) rstd2: Buffer<R>,
 }
 
 /// Inputs, cross layers, MLP, heads; feature-major but for the ends.
 #[derive(Debug, Default)]
 pub(crate) struct TopTape<R> {
     /// Rows x inputs.
-    pub(crate) rows_major: Vec<R>,
-    pub(crate) inputs: Vec<R>,
+    pub(crate) rows_major: Buffer<R>,
+    pub(crate) inputs: Buffer<R>,
     /// Input of every cross layer; the last one is the MLP's input.
-    pub(crate) cross: Vec<Vec<R>>,
-    pub(crate) inner: Vec<Vec<R>>,
-    pub(crate) hidden: Vec<Vec<R>>,
-    pub(crate) outputs: Vec<R>,
+    pub(crate) cross: Vec<Buffer<R>>,
+    pub(crate) inner: Vec<Buffer<R>>,
+    pub(crate) hidden: Vec<Buffer<R>>,
+    pub(crate) outputs: Buffer<R>,
     /// Rows x heads.
-    pub(crate) logits: Vec<R>,
+    pub(crate) logits: Buffer<R>,
     /// The same without the rate tower, where there is one.
-    pub(crate) order: Vec<R>,
+    pub(crate) order: Buffer<R>,
     pub(crate) rate: RateTape<R>,
 }
 
@@ -127,56 +128,55 @@ pub(crate) struct TopTape<R> {
 #[derive(Debug, Default)]
 pub(crate) struct Folded<R> {
     /// 2d x d.
-    pub(crate) map: Vec<R>,
+    pub(crate) map: Buffer<R>,
     /// 2d.
-    pub(crate) bias: Vec<R>,
+    pub(crate) bias: Buffer<R>,
 }
 
 /// Gradients of activations, and of folded weights.
 #[derive(Debug, Default)]
 pub(crate) struct GradientTape<R> {
     /// Rows x heads.
-    pub(crate) logits: Vec<R>,
+    pub(crate) logits: Buffer<R>,
     /// The rate tower's: of its logits, hidden layer and inputs.
-    pub(crate) rate: Vec<R>,
-    pub(crate) rate_hidden: Vec<R>,
-    pub(crate) rate_inputs: Vec<R>,
+    pub(crate) rate: Buffer<R>,
+    pub(crate) rate_hidden: Buffer<R>,
+    pub(crate) rate_inputs: Buffer<R>,
     /// Of the top's inputs, rows x inputs.
-    pub(crate) rows_major: Vec<R>,
+    pub(crate) rows_major: Buffer<R>,
     /// The top's, feature-major.
-    pub(crate) current: Vec<R>,
-    pub(crate) next: Vec<R>,
-    pub(crate) base: Vec<R>,
-    pub(crate) sequence: Vec<R>,
+    pub(crate) current: Buffer<R>,
+    pub(crate) next: Buffer<R>,
+    pub(crate) base: Buffer<R>,
+    pub(crate) sequence: Buffer<R>,
     pub(crate) unit: Unit<R>,
-    pub(crate) pool: Vec<R>,
-    pub(crate) pooled: Vec<R>,
-    pub(crate) stream: Vec<R>,
-    pub(crate) sum: Vec<R>,
-    pub(crate) branch: Vec<R>,
-    pub(crate) middle: Vec<R>,
-    pub(crate) hidden: Vec<R>,
-    pub(crate) context: Vec<R>,
-    pub(crate) projected: Vec<R>,
-    pub(crate) token_projected: Vec<R>,
-    pub(crate) candidate_projected: Vec<R>,
-    pub(crate) shared: Parts<Vec<R>>,
-    pub(crate) token: Vec<R>,
+    pub(crate) pool: Buffer<R>,
+    pub(crate) pooled: Buffer<R>,
+    pub(crate) stream: Buffer<R>,
+    pub(crate) sum: Buffer<R>,
+    pub(crate) branch: Buffer<R>,
+    pub(crate) middle: Buffer<R>,
+    pub(crate) hidden: Buffer<R>,
+    pub(crate) context: Buffer<R>,
+    pub(crate) projected: Buffer<R>,
+    pub(crate) token_projected: Buffer<R>,
+    pub(crate) candidate_projected: Buffer<R>,
+    pub(crate) shared: Parts<Buffer<R>>,
+    pub(crate) token: Buffer<R>,
     /// One a layer.
     pub(crate) folded: Vec<Folded<R>>,
 }
 
 /// The buffer at length n; what it holds is not defined.
-pub(crate) fn sized<T: Copy + Default>(buffer: &mut Vec<T>, n: usize) -> &mut [T] {
-    buffer.resize(n, T::default());
-    buffer
+pub(crate) fn sized<T: Copy + Default>(buffer: &mut Buffer<T>, n: usize) -> &mut [T] {
+    buffer.sized(n)
 }
 
 /// The buffer at length n, all 0.
-pub(crate) fn zeroed<R: Real>(buffer: &mut Vec<R>, n: usize) -> &mut [R] {
-    buffer.clear();
-    buffer.resize(n, R::ZERO);
-    buffer
+pub(crate) fn zeroed<R: Real>(buffer: &mut Buffer<R>, n: usize) -> &mut [R] {
+    let out = buffer.sized(n);
+    out.fill(R::ZERO);
+    out
 }
 
 /// As many buffers as wanted.

@@ -14,8 +14,9 @@ use crate::network::Network;
 use crate::tape::{GradientTape, TopTape, at_least, sized, zeroed};
 
 /// Outputs of a tile: a multiple of the products' register tiles (48 x 8 and such), large enough that packing the other
-/// factor is little beside the product, small enough that 1,456 outputs make eight tiles.
-const TILE: usize = 192;
+/// factor is little beside the product (a training step took 5 % less than with 192), small enough that 1,456 outputs
+/// make four tiles.
+const TILE: usize = 384;
 /// Places of dropout in the MLP start here.
 const MLP_PLACE: u64 = 1 << 20;
 

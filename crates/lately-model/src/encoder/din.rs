@@ -10,8 +10,8 @@ use lately_kernels::{Real, target};
 use super::{EncoderPlan, Pass, tokens};
 use crate::Gradients;
 use crate::backend::Backend;
+use crate::buffer::Buffer;
 use crate::config::ModelConfig;
-use crate::memory::held;
 use crate::plan::Builder;
 use crate::tape::{EncoderTape, GradientTape, Work, sized};
 
@@ -19,16 +19,16 @@ use crate::tape::{EncoderTape, GradientTape, Work, sized};
 #[derive(Debug, Default)]
 pub(crate) struct Unit<R> {
     /// T x inputs.
-    pairs: Vec<R>,
+    pairs: Buffer<R>,
     /// T x `din_hidden`.
-    hidden: Vec<R>,
+    hidden: Buffer<R>,
     /// T.
-    weight: Vec<R>,
+    weight: Buffer<R>,
 }
 
-impl<R> Unit<R> {
+impl<R: Real> Unit<R> {
     pub(crate) fn bytes(&self) -> usize {
-        held(&[&self.pairs, &self.hidden, &self.weight])
+        [&self.pairs, &self.hidden, &self.weight].map(Buffer::bytes).iter().sum()
     }
 }
 

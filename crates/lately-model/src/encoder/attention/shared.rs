@@ -8,6 +8,7 @@ use lately_kernels::{Dropout, Real};
 
 use super::{Layer, gradient};
 use crate::backend::Backend;
+use crate::buffer::Buffer;
 use crate::encoder::Pass;
 use crate::encoder::tokens::segments;
 use crate::tape::{EncoderTape, GradientTape, LayerTape, Work, sized};
@@ -32,7 +33,7 @@ fn maps<R>(pass: &Pass<'_, R>) -> [Shape; 4] {
         .map(|(rows, inputs, outputs)| Shape::new(rows, inputs, outputs).within(d))
 }
 
-fn given<'a, R>(shared: &'a Parts<Vec<R>>, token: &'a [R]) -> Parts<&'a [R]> {
+fn given<'a, R>(shared: &'a Parts<Buffer<R>>, token: &'a [R]) -> Parts<&'a [R]> {
     let Parts { token_query, token_key: _, token_value, query, value } = shared;
     Parts { token_query, token_key: token, token_value, query, value }
 }
