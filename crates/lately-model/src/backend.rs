@@ -25,9 +25,8 @@ pub(crate) mod suite;
 #[derive(Debug, Clone, Copy)]
 pub struct Cpu;
 
-/// The same with the weights' gradients multiplied in bfloat16 (sums and all else stay f32) and cross layers and MLP in
-/// split numbers; see [`lately_kernels::bf16`]. The encoder's other products are f32's: each is so small that laying its
-/// factors out for AMX costs what AMX saves (a step took 81 ms so, 91 ms with split numbers there too).
+/// The same with the weights' gradients multiplied in bfloat16 (sums and all else stay f32) and other products in split
+/// numbers; see [`lately_kernels::bf16`].
 #[derive(Debug, Clone, Copy)]
 pub struct CpuBf16;
 
@@ -71,8 +70,8 @@ macro_rules! fast {
     ($r:ty, $f:ty, $b:ty, $module:ident::$function:ident($($arg:ident),*) backward) => {
         lately_kernels::$module::$function::<$r, $b>($($arg),*)
     };
-    ($r:ty, $f:ty, $b:ty, $module:ident::$function:ident($($arg:ident),*) weights) => {
-        lately_kernels::$module::$function::<$r, Exact, $b>($($arg),*)
+    ($r:ty, $f:ty, $b:ty, $module:ident::$function:ident($($arg:ident),*) both) => {
+        lately_kernels::$module::$function::<$r, $f, $b>($($arg),*)
     };
     ($r:ty, $f:ty, $b:ty, $module:ident::$function:ident($($arg:ident),*)) => {
         lately_kernels::$module::$function($($arg),*)
@@ -81,20 +80,20 @@ macro_rules! fast {
 
 backend! {
     /// y = x W^T + b, optionally through a ReLU.
-    fn linear(s: Shape, x: &[R], w: &[R], b: &[R], relu: bool, y: &mut [R]) = linear::forward by exact;
+    fn linear(s: Shape, x: &[R], w: &[R], b: &[R], relu: bool, y: &mut [R]) = linear::forward by forward;
     /// Gradients of `linear`.
     fn linear_backward(
         s: Shape, x: &[R], w: &[R], y: &[R], dy: &mut [R], dx: &mut [R], dw: &mut [R], db: &mut [R],
-    ) = linear::backward by weights;
+    ) = linear::backward by both;
     /// Multi-head attention within ragged segments.
     fn attention(
         s: AttentionShape<'_>, qkv: &[R], probabilities: &mut [R], context: &mut [R], scratch: &mut Vec<R>,
-    ) = attention::forward by exact;
+    ) = attention::forward by forward;
     /// Gradient of `attention`.
     fn attention_backward(
         s: AttentionShape<'_>, qkv: &[R], probabilities: &[R], d_context: &[R], d_qkv: &mut [R],
         scratch: &mut Vec<R>,
-    ) = attention::backward by exact;
+    ) = attention::backward by forward;
     /// Weights of one-head attention, folded.
     fn fold(d: usize, in_weight: &[R], in_bias: &[R], out_weight: &[R], map: &mut [R], bias: &mut [R])
         = fold::forward by exact;
@@ -106,21 +105,21 @@ backend! {
     /// One-head attention by folded weights.
     fn folded(
         s: FoldedShape<'_>, x: &[R], qv: &[R], probabilities: &mut [R], out: &mut [R], scratch: &mut Vec<R>,
-    ) = folded::forward by exact;
+    ) = folded::forward by forward;
     /// Gradients of `folded`.
     fn folded_backward(
         s: FoldedShape<'_>, x: &[R], qv: &[R], probabilities: &[R], d_out: &[R], d_qv: &mut [R],
         d_x: &mut [R], scratch: &mut Vec<R>,
-    ) = folded::backward by exact;
+    ) = folded::backward by forward;
     /// The same where a request's candidates share their tokens' queries, keys and values.
     fn shared(
         s: SharedShape<'_>, parts: Parts<&[R]>, probabilities: &mut [R], out: &mut [R], scratch: &mut Vec<R>,
-    ) = shared::forward by exact;
+    ) = shared::forward by forward;
     /// Gradients of `shared`.
     fn shared_backward(
         s: SharedShape<'_>, parts: Parts<&[R]>, probabilities: &[R], d_out: &[R], d: Parts<&mut [R]>,
         scratch: &mut Vec<R>,
-    ) = shared::backward by exact;
+    ) = shared::backward by forward;
     /// Residual sum, with the branch's bias and dropout, and layer normalisation.
     fn add_norm(
         s: NormShape, x: &[R], branch: &[R], bias: &[R], gamma: &[R], beta: &[R], normed: &mut [R],

@@ -71,19 +71,22 @@ fn pack<'a>(lanes: usize, depth: usize, x: View<'_, f32>, form: Form, out: &'a m
     assert!(super::avx512::detected() && x.covers(lanes, depth));
     let step = BLOCK * if form.split { 2 } else { 1 };
     let out = aligned(out, lanes.div_ceil(LANES) * steps(depth) * step);
-    for (i, row) in out.chunks_exact_mut(steps(depth) * step).enumerate() {
-        let count = (lanes - i * LANES).min(LANES);
-        for (j, block) in row.chunks_exact_mut(step).enumerate() {
-            let length = (depth - j * DEPTH).min(DEPTH);
-            let data = &x.data[i * LANES * x.row + j * DEPTH * x.column..];
-            // SAFETY: the features were detected; `covers` above says that `count` lanes of `length` elements lie
-            // within `data` by the strides, and no element beyond them is read; a block has its 256 words, or 512.
-            unsafe {
-                match (x.column, x.row) {
-                    (1, _) => along_depth(data, x.row, count, length, form, block),
-                    (_, 1) => along_lanes(data, x.column, count, length, form, block),
-                    _ => any(View { data, ..x }, count, length, form, block),
-                }
+    let (rows, columns) = (lanes.div_ceil(LANES), steps(depth));
+    // In the order of the source: of neighbouring lanes a whole stretch of depth before the next one. The other way round
+    // each block would touch 32 pages for a line of each.
+    let by_depth = x.column != 1;
+    for at in 0..rows * columns {
+        let (i, j) = if by_depth { (at % rows, at / rows) } else { (at / columns, at % columns) };
+        let (count, length) = ((lanes - i * LANES).min(LANES), (depth - j * DEPTH).min(DEPTH));
+        let data = &x.data[i * LANES * x.row + j * DEPTH * x.column..];
+        let block = &mut out[(i * columns + j) * step..][..step];
+        // SAFETY: the features were detected; `covers` above says that `count` lanes of `length` elements lie
+        // within `data` by the strides, and no element beyond them is read; a block has its 256 words, or 512.
+        unsafe {
+            match (x.column, x.row) {
+                (1, _) => along_depth(data, x.row, count, length, form, block),
+                (_, 1) => along_lanes(data, x.column, count, length, form, block),
+                _ => any(View { data, ..x }, count, length, form, block),
             }
         }
     }
