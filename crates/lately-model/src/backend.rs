@@ -117,7 +117,7 @@ backend! {
     ) = shared::forward by forward;
     /// Gradients of `shared`.
     fn shared_backward(
-        s: SharedShape<'_>, parts: Parts<&[R]>, probabilities: &[R], d_out: &[R], d: Parts<&mut [R]>,
+        s: SharedShape<'_>, parts: Parts<&[R]>, probabilities: &[R], d_out: &[R], d: &mut Parts<&mut [R]>,
         scratch: &mut Vec<R>,
     ) = shared::backward by forward;
     /// Residual sum, with the branch's bias and dropout, and layer normalisation.

@@ -2,18 +2,21 @@
 //!
 //! A bench program is any example named `bench` or `bench_THING` of a crate of the workspace. It is called `store` for
 //! the example `bench` of `lately-store`, `store-THING` for `bench_THING`. How it writes its samples:
-//! `benchsuite/README.md`. `cargo xtask bench train` measures against a peer: [`train`].
+//! `benchsuite/README.md`. `cargo xtask bench train` and `serve` measure against a peer: [`train`], [`serve`].
 
 mod machine;
 mod peer;
 mod record;
 mod rounds;
+mod serve;
 mod train;
 
 use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use clap::{Args, Subcommand};
+use serde_json::Value;
 
 use crate::bench::record::{Record, Series};
 use crate::error::TaskError;
@@ -42,6 +45,8 @@ pub(crate) struct Options {
 enum Against {
     /// A training step and that of the PyTorch module, in turn.
     Train(train::Options),
+    /// The scoring of a large request and that of the PyTorch module, in turn.
+    Serve(serve::Options),
 }
 
 /// One bench program.
@@ -54,8 +59,10 @@ struct Bench {
 
 /// Runs the benches.
 pub(crate) fn run(options: &Options) -> Result<(), TaskError> {
-    if let Some(Against::Train(options)) = &options.against {
-        return train::run(options);
+    match &options.against {
+        Some(Against::Train(options)) => return train::run(options),
+        Some(Against::Serve(options)) => return serve::run(options),
+        None => {}
     }
     let all = find(&workspace::packages()?);
     if options.list {
@@ -83,8 +90,24 @@ pub(crate) fn run(options: &Options) -> Result<(), TaskError> {
     Ok(())
 }
 
+/// Builds an example and says where it is. It is started directly: a cargo that waits for another one would stand between
+/// the rounds.
+fn build(package: &str, example: &str) -> Result<PathBuf, TaskError> {
+    let mut build = Command::new(workspace::cargo());
+    let what = ["build", "--quiet", "--release", "--package", package, "--example", example];
+    workspace::status(build.args(what).current_dir(workspace::root()))?;
+    Ok(workspace::target_directory()?.join("release/examples").join(example))
+}
+
+/// Writes a summary for scripts.
+fn write(path: &Path, value: &Value) -> Result<(), TaskError> {
+    let mut text = format!("{value:#}");
+    text.push('\n');
+    std::fs::write(path, text).map_err(|source| TaskError::File { path: path.to_owned(), source })
+}
+
 /// Where runs are kept.
-fn runs() -> std::path::PathBuf {
+fn runs() -> PathBuf {
     workspace::root().join("benchsuite/runs")
 }
 

@@ -8,22 +8,22 @@ use serde::Serialize;
 use crate::error::TaskError;
 use crate::workspace;
 
-/// Runs a script whose path and arguments follow, keeps every list of times of which it takes the median, and closes
+/// Runs a script: what is measured, the path and arguments follow. Keeps every list of times of which it takes the median, and closes
 /// with the most memory that the process ever held: both in the line protocol of `benchsuite/README.md`.
 const WRAPPER: &str = r#"
 import json, runpy, statistics, sys
 def say(name, unit, samples):
     print(json.dumps({"name": name, "unit": unit, "samples": samples}), flush=True)
-median = statistics.median
+what, median = sys.argv[1], statistics.median
 def keep(times):
-    say("training step, PyTorch", "ms", [t * 1e3 for t in times])
+    say(what, "ms", [t * 1e3 for t in times])
     return median(times)
 statistics.median = keep
-sys.argv = sys.argv[1:]
+sys.argv = sys.argv[2:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 with open("/proc/self/status") as status:
     peak = [line.split()[1] for line in status if line.startswith("VmHWM:")]
-say("peak memory, training step, PyTorch", "MiB", [int(peak[0]) / 1024])
+say("peak memory, " + what, "MiB", [int(peak[0]) / 1024])
 "#;
 
 /// Prints the versions that a record names.
@@ -43,13 +43,13 @@ pub(super) struct Peer {
 impl Peer {
     /// One line.
     pub(super) fn summary(&self) -> String {
-        format!("PyTorch {} (eager), Python {}", self.torch, self.python_version)
+        format!("PyTorch {}, Python {}", self.torch, self.python_version)
     }
 
-    /// The program that measures `what` with `args`.
-    pub(super) fn command(&self, what: &str, args: &[String]) -> Command {
+    /// The program that measures `name` by the script's `what` with `args`.
+    pub(super) fn command(&self, name: &str, what: &str, args: &[String]) -> Command {
         let mut command = Command::new(&self.python);
-        command.args(["-c", WRAPPER]).arg(&self.script).arg(what).args(args);
+        command.args(["-c", WRAPPER, name]).arg(&self.script).arg(what).args(args);
         command
     }
 }

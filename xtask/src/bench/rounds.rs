@@ -70,9 +70,9 @@ impl Side {
     }
 }
 
-/// A line a side, `rows` rows a step, with the ratio of each to the peer, which comes last.
-pub(super) fn table(ours: &[Side], peer: &Side, rows: usize) -> String {
-    let sides: Vec<&Side> = ours.iter().chain([peer]).filter(|s| !s.times.is_empty()).collect();
+/// A line a side, `rows` rows a step, with the ratio of each to `peer`, one of them.
+pub(super) fn table(sides: &[&Side], peer: &Side, rows: usize) -> String {
+    let sides: Vec<&Side> = sides.iter().copied().filter(|s| !s.times.is_empty()).collect();
     let width = sides.iter().map(|s| s.words.chars().count()).max().unwrap_or(0);
     let mut text = format!(
         "{:<width$} {:>10} {:>10} {:>10} {:>5} {:>8} {:>9}  times as fast (by round)\n",
@@ -126,7 +126,7 @@ mod tests {
         assert_eq!(ratio.rounds, [4.0, 2.25]);
         assert!((ratio.overall - 8.0 / 3.0).abs() < 1e-12, "{ratio:?}");
         assert_eq!(ours.peak(), Some(4.0));
-        let table = table(&[ours, Side::new("bf16", "bf16")], &peer, 256);
+        let table = table(&[&ours, &Side::new("bf16", "bf16"), &peer], &peer, 256);
         assert!(table.contains("2.67 (4.00, 2.25)") && table.contains("32000"), "{table}");
         assert!(!table.contains("bf16"), "what was not measured has no line");
     }

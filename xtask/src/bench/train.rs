@@ -15,7 +15,6 @@ use crate::bench::record::{Record, Series};
 use crate::bench::rounds::{Side, table};
 use crate::bench::{runs, series};
 use crate::error::TaskError;
-use crate::workspace;
 
 /// The reference case on which gradients are compared, beside the reference's folder.
 const CASE: &str = "../golden/paper.safetensors";
@@ -53,7 +52,7 @@ pub(super) struct Options {
 
 /// Measures, prints, keeps.
 pub(super) fn run(options: &Options) -> Result<(), TaskError> {
-    let program = build()?;
+    let program = super::build("lately-train", "bench_step")?;
     let folder = peer::folder();
     let peer = peer::find(&folder, options.python.as_deref());
     if let Err(reason) = &peer {
@@ -68,10 +67,17 @@ pub(super) fn run(options: &Options) -> Result<(), TaskError> {
     }
     let summary = run.summary(options, peer.as_ref());
     println!("{}", record.title());
-    print!("{}", table(&run.ours, &run.peer, options.requests * options.candidates));
+    print!(
+        "{}",
+        table(
+            &run.ours.iter().chain([&run.peer]).collect::<Vec<_>>(),
+            &run.peer,
+            options.requests * options.candidates
+        )
+    );
     println!("{}", run.gradients());
     if let Some(path) = &options.json {
-        write(path, &summary)?;
+        super::write(path, &summary)?;
     }
     record.comparison = Some(summary);
     record.series = run.into_series();
@@ -79,15 +85,6 @@ pub(super) fn run(options: &Options) -> Result<(), TaskError> {
         println!("kept in {}", record.save(&runs())?);
     }
     Ok(())
-}
-
-/// Builds our program and says where it is. It is started directly: a cargo that waits for another one would stand
-/// between the rounds.
-fn build() -> Result<PathBuf, TaskError> {
-    let mut build = Command::new(workspace::cargo());
-    let what = ["build", "--quiet", "--release", "--package", "lately-train", "--example", "bench_step"];
-    workspace::status(build.args(what).current_dir(workspace::root()))?;
-    Ok(workspace::target_directory()?.join("release/examples/bench_step"))
 }
 
 /// The arguments as a record names them.
@@ -128,7 +125,7 @@ impl Rounds {
     fn new(peer: Option<&Peer>) -> Self {
         Self {
             ours: OURS.map(|(key, words, _)| Side::new(key, words)).into(),
-            peer: Side::new("peer", peer.map(Peer::summary).unwrap_or_default()),
+            peer: Side::new("peer", peer.map(|p| format!("{}, eager", p.summary())).unwrap_or_default()),
             parity: Vec::new(),
             unsupported: Vec::new(),
         }
@@ -161,7 +158,10 @@ impl Rounds {
             }
         }
         if let Some(peer) = peer {
-            let found = series("train of the peer", &mut peer.command("train-bench", &shape(options)))?;
+            let found = series(
+                "train of the peer",
+                &mut peer.command("training step, PyTorch", "train-bench", &shape(options)),
+            )?;
             self.peer.take(found);
         }
         Ok(())
@@ -203,12 +203,6 @@ impl Rounds {
         let sides = self.ours.into_iter().chain([self.peer]);
         self.parity.into_iter().chain(sides.flat_map(Side::series)).collect()
     }
-}
-
-fn write(path: &Path, value: &Value) -> Result<(), TaskError> {
-    let mut text = format!("{value:#}");
-    text.push('\n');
-    std::fs::write(path, text).map_err(|source| TaskError::File { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

@@ -139,75 +139,8 @@ fn square(
             asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack));
         }
     }
-    // SAFETY: each block of a factor is 1 KiB, loaded as 16 rows of 64 bytes, `steps` of them (of split factors twice as
-    // many) one after another, as the assertion says.
-    unsafe {
-        if split {
-            asm!(
-                "2:",
-                "tileloadd tmm4, [{a0} + {line}]",
-                "tileloadd tmm6, [{b0} + {line}]",
-                "tileloadd tmm5, [{a1} + {line}]",
-                "tileloadd tmm7, [{b1} + {line}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "tileloadd tmm6, [{b0} + {line} + 1024]",
-                "tileloadd tmm7, [{b1} + {line} + 1024]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "tileloadd tmm4, [{a0} + {line} + 1024]",
-                "tileloadd tmm6, [{b0} + {line}]",
-                "tileloadd tmm5, [{a1} + {line} + 1024]",
-                "tileloadd tmm7, [{b1} + {line}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {a0}, 2048",
-                "add {a1}, 2048",
-                "add {b0}, 2048",
-                "add {b1}, 2048",
-                "dec {count}",
-                "jnz 2b",
-                a0 = inout(reg) a.0.as_ptr() => _,
-                a1 = inout(reg) a.1.as_ptr() => _,
-                b0 = inout(reg) b.0.as_ptr() => _,
-                b1 = inout(reg) b.1.as_ptr() => _,
-                count = inout(reg) steps => _,
-                line = in(reg) 64usize,
-                options(nostack),
-            );
-        } else {
-            asm!(
-                "2:",
-                "tileloadd tmm4, [{a0} + {line}]",
-                "tileloadd tmm6, [{b0} + {line}]",
-                "tileloadd tmm5, [{a1} + {line}]",
-                "tileloadd tmm7, [{b1} + {line}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {a0}, 1024",
-                "add {a1}, 1024",
-                "add {b0}, 1024",
-                "add {b1}, 1024",
-                "dec {count}",
-                "jnz 2b",
-                a0 = inout(reg) a.0.as_ptr() => _,
-                a1 = inout(reg) a.1.as_ptr() => _,
-                b0 = inout(reg) b.0.as_ptr() => _,
-                b1 = inout(reg) b.1.as_ptr() => _,
-                count = inout(reg) steps => _,
-                line = in(reg) 64usize,
-                options(nostack),
-            );
-        }
-    }
+    // SAFETY: each factor has so many blocks of 1 KiB, as the assertion says.
+    unsafe { if split { split_steps(steps, a, b) } else { plain_steps(steps, a, b) } }
     // SAFETY: the four stores write 32 rows of 32 floats at `stride`, which lie within `target`.
     unsafe {
         asm!(
@@ -223,6 +156,88 @@ fn square(
     }
     if !whole {
         spread(edge, row, column, out);
+    }
+}
+
+/// Adds the products of `steps` blocks to the four sums.
+///
+/// # Safety
+/// The tiles are configured, and each factor has its blocks, of 16 rows of 64 bytes one after another.
+unsafe fn plain_steps(steps: usize, a: (&[u32], &[u32]), b: (&[u32], &[u32])) {
+    // SAFETY: reads what the caller promises, and nothing else of memory.
+    unsafe {
+        asm!(
+            "2:",
+            "tileloadd tmm4, [{a0} + {line}]",
+            "tileloadd tmm6, [{b0} + {line}]",
+            "tileloadd tmm5, [{a1} + {line}]",
+            "tileloadd tmm7, [{b1} + {line}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {a0}, 1024",
+            "add {a1}, 1024",
+            "add {b0}, 1024",
+            "add {b1}, 1024",
+            "dec {count}",
+            "jnz 2b",
+            a0 = inout(reg) a.0.as_ptr() => _,
+            a1 = inout(reg) a.1.as_ptr() => _,
+            b0 = inout(reg) b.0.as_ptr() => _,
+            b1 = inout(reg) b.1.as_ptr() => _,
+            count = inout(reg) steps => _,
+            line = in(reg) 64usize,
+            options(nostack),
+        );
+    }
+}
+
+/// The same of split factors, two blocks a step: high high, high low, low high.
+///
+/// # Safety
+/// The tiles are configured, and each factor has its blocks, of 16 rows of 64 bytes one after another.
+unsafe fn split_steps(steps: usize, a: (&[u32], &[u32]), b: (&[u32], &[u32])) {
+    // SAFETY: reads what the caller promises, and nothing else of memory.
+    unsafe {
+        asm!(
+            "2:",
+            "tileloadd tmm4, [{a0} + {line}]",
+            "tileloadd tmm6, [{b0} + {line}]",
+            "tileloadd tmm5, [{a1} + {line}]",
+            "tileloadd tmm7, [{b1} + {line}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "tileloadd tmm6, [{b0} + {line} + 1024]",
+            "tileloadd tmm7, [{b1} + {line} + 1024]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "tileloadd tmm4, [{a0} + {line} + 1024]",
+            "tileloadd tmm6, [{b0} + {line}]",
+            "tileloadd tmm5, [{a1} + {line} + 1024]",
+            "tileloadd tmm7, [{b1} + {line}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {a0}, 2048",
+            "add {a1}, 2048",
+            "add {b0}, 2048",
+            "add {b1}, 2048",
+            "dec {count}",
+            "jnz 2b",
+            a0 = inout(reg) a.0.as_ptr() => _,
+            a1 = inout(reg) a.1.as_ptr() => _,
+            b0 = inout(reg) b.0.as_ptr() => _,
+            b1 = inout(reg) b.1.as_ptr() => _,
+            count = inout(reg) steps => _,
+            line = in(reg) 64usize,
+            options(nostack),
+        );
     }
 }
 

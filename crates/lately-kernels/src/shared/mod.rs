@@ -187,7 +187,7 @@ pub fn backward<R: Real, P: Product<R>>(
     parts: Parts<&[R]>,
     probabilities: &[R],
     d_out: &[R],
-    d: Parts<&mut [R]>,
+    d: &mut Parts<&mut [R]>,
     scratch: &mut Vec<R>,
 ) {
     let ((dk, dv), scale) = (s.widths, softmax::scale::<R>(s.dropout));

@@ -44,9 +44,9 @@ pub fn forward<R: Real>(
                 let p = if j < n && total > R::ZERO { exp(j) / total } else { R::ZERO };
                 let factor = factor::<R>(&s, place);
                 probabilities[place] = if factor > R::ZERO { p } else { -p };
-                for e in 0..if j < n { dv } else { 0 } {
+                for (e, y) in y.iter_mut().enumerate().take(if j < n { dv } else { 0 }) {
                     let value = parts.token_value[(from + j) * dv + e] + parts.value[segment * dv + e];
-                    y[e] += p * factor * value;
+                    *y += p * factor * value;
                 }
             }
         }
@@ -59,7 +59,7 @@ pub fn backward<R: Real>(
     parts: Parts<&[R]>,
     probabilities: &[R],
     d_out: &[R],
-    d: Parts<&mut [R]>,
+    d: &mut Parts<&mut [R]>,
     _scratch: &mut Vec<R>,
 ) {
     let (dk, dv) = s.widths;
@@ -76,11 +76,11 @@ pub fn backward<R: Real>(
             };
             let dp: Vec<R> = (0..n).map(gradient).collect();
             let mean: R = (0..n).map(|j| p(j) * dp[j]).sum();
-            for j in 0..n {
-                let (ds, kept) = (p(j) * (dp[j] - mean), p(j) * factor::<R>(&s, place(j)));
-                for e in 0..dv {
-                    d.token_value[(from + j) * dv + e] += kept * dy[e];
-                    d.value[segment * dv + e] += kept * dy[e];
+            for (j, dp) in dp.iter().enumerate() {
+                let (ds, kept) = (p(j) * (*dp - mean), p(j) * factor::<R>(&s, place(j)));
+                for (e, dy) in dy.iter().enumerate() {
+                    d.token_value[(from + j) * dv + e] += kept * *dy;
+                    d.value[segment * dv + e] += kept * *dy;
                 }
                 for e in 0..dk {
                     let key = parts.token_key[(from + j) * dk + e];

@@ -205,8 +205,9 @@ fn shareds<R: Real, B: Backend<R>>(all: &mut Vec<Problem<R>>) {
             let mut d: Values<R> = x.iter().map(|x| zeros(x.len())).collect();
             (d[3], d[4]) = (dirty(x[3].len()), dirty(x[4].len()));
             let [token_query, token_key, token_value, query, value] = &mut d[..] else { unreachable!() };
-            let parts_d = Parts { token_query: &mut token_query[..], token_key, token_value, query, value };
-            B::shared_backward(s, parts, &p, dy, parts_d, &mut scratch);
+            let mut parts_d =
+                Parts { token_query: &mut token_query[..], token_key, token_value, query, value };
+            B::shared_backward(s, parts, &p, dy, &mut parts_d, &mut scratch);
             d
         };
         let again = run.clone();

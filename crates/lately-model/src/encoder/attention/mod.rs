@@ -73,7 +73,7 @@ pub(super) fn backward<R: Real, B: Backend<R>>(
 }
 
 /// Gradient of a layer's folded weights.
-fn gradient<'a, R>(d: &'a mut [Folded<R>], layer: Layer) -> (&'a mut [R], &'a mut [R]) {
+fn gradient<R>(d: &mut [Folded<R>], layer: Layer) -> (&mut [R], &mut [R]) {
     let Folded { map, bias } = &mut d[layer.index];
     (map, bias)
 }

@@ -70,7 +70,7 @@ pub(super) fn backward<R: Real, B: Backend<R>>(
     let (tq, tv) = (crate::tape::zeroed(tq, rows * da), crate::tape::zeroed(tv, rows * width));
     let (q, v) = (sized(q, s * da), sized(v, s * width));
     let given = given(shared, token);
-    let d_parts = Parts {
+    let mut d_parts = Parts {
         token_query: &mut *tq,
         token_key: &mut *d_token,
         token_value: &mut *tv,
@@ -82,7 +82,7 @@ pub(super) fn backward<R: Real, B: Backend<R>>(
         given,
         probabilities,
         branch,
-        d_parts,
+        &mut d_parts,
         scratch,
     );
     let [m_query, _, m_value, _] = parts(width, da, &pass.folded[layer.index].map);

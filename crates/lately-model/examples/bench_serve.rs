@@ -1,0 +1,128 @@
+//! Measures the scoring of one large request, at the geometry on which speed is quoted.
+//!
+//! `cargo xtask bench serve` runs it in turn with the PyTorch module; `cargo xtask bench model-serve` alone. As in the
+//! server each thread scores its part of the candidates with working memory of its own, and a request's tokens are those
+//! that hold an action: of 100 positions 80.
+
+mod geometry;
+
+use std::hint::black_box;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use geometry::{Failure, batch, model};
+use lately_features::FeatureBatch;
+use lately_model::{Model, Precision, Scratch, parity};
+
+#[derive(Debug, Parser)]
+struct Args {
+    /// Candidates of the request.
+    #[arg(long, default_value_t = 1_000)]
+    candidates: usize,
+    /// Actions of the request.
+    #[arg(long, default_value_t = 80)]
+    tokens: usize,
+    /// Threads.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    /// Seconds to measure for.
+    #[arg(long, default_value_t = 6.0)]
+    seconds: f64,
+    /// f32 or bf16.
+    #[arg(long, default_value = "f32")]
+    precision: String,
+    /// Compare outputs with this reference case first.
+    #[arg(long, value_name = "FILE")]
+    parity: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench_serve: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<(), Failure> {
+    let precision: Precision = serde_json::from_value(args.precision.clone().into())?;
+    if let Some(file) = &args.parity {
+        let report = parity::run(file, precision)?;
+        if !report.holds(precision) {
+            return Err(format!("{} is out of bounds: {report:?}", file.display()).into());
+        }
+        series(
+            "outputs against the reference case",
+            "relative difference",
+            &[report.transact.max(report.logits)],
+        );
+    }
+    let (model, whole) = (model()?, batch(1, args.candidates, args.tokens));
+    let size = args.candidates.div_ceil(args.threads.max(1)).max(1);
+    let parts: Vec<FeatureBatch> = (0..args.candidates)
+        .step_by(size)
+        .map(|from| part(&whole, from..(from + size).min(args.candidates)))
+        .collect();
+    let mut scratches: Vec<Scratch> = parts.iter().map(|_| Scratch::default().precision(precision)).collect();
+    let time = Duration::from_secs_f64(args.seconds);
+    score(&model, &parts, &mut scratches)?;
+    let (start, mut samples) = (Instant::now(), Vec::new());
+    while start.elapsed() < time || samples.len() < 5 {
+        let begin = Instant::now();
+        black_box(score(&model, &parts, &mut scratches)?);
+        samples.push(begin.elapsed().as_secs_f64() * 1e3);
+    }
+    let Args { candidates, tokens, threads, precision, .. } = args;
+    let what = format!("{candidates} candidates, {tokens} tokens, {precision}, {threads} threads");
+    series(&format!("score, {what}"), "ms", &samples);
+    if let Some(peak) = peak_mib()? {
+        series(&format!("peak memory, score, {what}"), "MiB", &[peak]);
+    }
+    Ok(())
+}
+
+/// All candidates' logits, each thread a part.
+fn score(model: &Model, parts: &[FeatureBatch], scratches: &mut [Scratch]) -> Result<Vec<f32>, Failure> {
+    std::thread::scope(|scope| {
+        let parts = parts.iter().zip(scratches);
+        let threads: Vec<_> =
+            parts.map(|(part, scratch)| scope.spawn(move || model.score(part, scratch))).collect();
+        let mut logits = Vec::new();
+        for thread in threads {
+            logits.extend(thread.join().map_err(|_| "a thread panicked")??);
+        }
+        Ok(logits)
+    })
+}
+
+/// Some candidates of the one request.
+fn part(whole: &FeatureBatch, rows: Range<usize>) -> FeatureBatch {
+    let all = whole.rows();
+    let cut = |x: &[f32]| x[rows.start * (x.len() / all)..rows.end * (x.len() / all)].to_vec();
+    let mut part = whole.clone();
+    part.row_offsets = vec![0, rows.len() as u32];
+    (part.candidate, part.label) = (cut(&whole.candidate), cut(&whole.label));
+    part.item.embedding = cut(&whole.item.embedding);
+    part.item.numeric = cut(&whole.item.numeric);
+    part
+}
+
+fn series(name: &str, unit: &str, samples: &[f64]) {
+    println!("{}", serde_json::json!({ "name": name, "unit": unit, "samples": samples }));
+}
+
+/// The most memory that this process ever held, where the system says it.
+fn peak_mib() -> Result<Option<f64>, Failure> {
+    if !cfg!(target_os = "linux") {
+        return Ok(None);
+    }
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let kib: f64 = line.and_then(|l| l.split_whitespace().next()).ok_or("no VmHWM")?.parse()?;
+    Ok(Some(kib / 1024.0))
+}
