@@ -89,6 +89,21 @@ fn transact() {
     check(ModelConfig { attention_heads: 3, first_k: 0, max_pool: false, ..tiny() }, None);
 }
 
+/// One head, whose weights fold, in each form of attention; the other tests have two heads.
+#[test]
+fn one_head() {
+    let one = ModelConfig { attention_heads: 1, ..tiny() };
+    check(one.clone(), None);
+    check(ModelConfig { dropout: 0.3, ..one.clone() }, Some(5));
+    for fusion in [Fusion::Append, Fusion::None] {
+        check(ModelConfig { fusion, ..one.clone() }, None);
+        check(ModelConfig { fusion, dropout: 0.2, layers: 1, ..one.clone() }, Some(6));
+    }
+    check(ModelConfig { encoder: Encoder::Bst, bst_layers: 2, ..one.clone() }, Some(4));
+    check(ModelConfig { compatibility: true, ..one.clone() }, None);
+    check(ModelConfig { compatibility: true, layers: 3, fusion: Fusion::None, ..one }, Some(1));
+}
+
 #[test]
 fn each_output_of_transact() {
     for outputs in [Outputs::FirstKMax, Outputs::FirstK, Outputs::Max, Outputs::All] {
