@@ -53,13 +53,15 @@ pub(crate) fn total<R: Real>(block: [R; LANES]) -> R {
 /// Sum of `f(x, y)` over two slices of one length.
 #[inline(always)]
 pub(crate) fn sum2<R: Real>(x: &[R], y: &[R], f: impl Fn(R, R) -> R) -> R {
-    let mut lanes = [R::ZERO; LANES];
-    let (xs, ys) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
+    let y = &y[..x.len()];
+    let whole = x.len() - x.len() % LANES;
     let mut rest = R::ZERO;
-    for (a, b) in xs.remainder().iter().zip(ys.remainder()) {
+    for (a, b) in x[whole..].iter().zip(&y[whole..]) {
         rest += f(*a, *b);
     }
-    for (a, b) in xs.zip(ys) {
+    let mut lanes = [R::ZERO; LANES];
+    for at in (0..whole).step_by(LANES) {
+        let (a, b) = (load(x, at), load(y, at));
         for i in 0..LANES {
             lanes[i] += f(a[i], b[i]);
         }
@@ -76,13 +78,14 @@ pub(crate) fn sum<R: Real>(x: &[R]) -> R {
 /// Largest element; minus infinity of nothing.
 #[inline(always)]
 pub(crate) fn max<R: Real>(x: &[R]) -> R {
-    let mut lanes = [R::NEG_INFINITY; LANES];
-    let xs = x.chunks_exact(LANES);
+    let whole = x.len() - x.len() % LANES;
     let mut rest = R::NEG_INFINITY;
-    for a in xs.remainder() {
+    for a in &x[whole..] {
         rest = rest.larger(*a);
     }
-    for a in xs {
+    let mut lanes = [R::NEG_INFINITY; LANES];
+    for at in (0..whole).step_by(LANES) {
+        let a = load(x, at);
         for i in 0..LANES {
             lanes[i] = lanes[i].larger(a[i]);
         }
@@ -91,7 +94,10 @@ pub(crate) fn max<R: Real>(x: &[R]) -> R {
 }
 
 #[inline(always)]
-fn fold<R: Real>(mut lanes: [R; LANES], f: impl Fn(R, R) -> R) -> R {
+fn fold<R: Real>(lanes: [R; LANES], f: impl Fn(R, R) -> R) -> R {
+    // Hides the tree below from the loop before it: LLVM would else lay the loop's vectors out for the tree, as eight of two
+    // lanes each.
+    let mut lanes = std::hint::black_box(lanes);
     let mut width = LANES / 2;
     while width > 0 {
         for i in 0..width {
