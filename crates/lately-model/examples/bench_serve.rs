@@ -13,9 +13,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use geometry::{Failure, batch, model};
+use geometry::{Failure, HEADS, batch, model};
 use lately_features::FeatureBatch;
-use lately_model::{Model, Precision, Scratch, parity};
+use lately_model::{Model, Precision, Scratch, parity, rank_correlation};
 
 #[derive(Debug, Parser)]
 struct Args {
@@ -70,7 +70,11 @@ fn run(args: &Args) -> Result<(), Failure> {
         .collect();
     let mut scratches: Vec<Scratch> = parts.iter().map(|_| Scratch::default().precision(precision)).collect();
     let time = Duration::from_secs_f64(args.seconds);
-    score(&model, &parts, &mut scratches)?;
+    let logits = score(&model, &parts, &mut scratches)?;
+    if precision != Precision::F32 {
+        let mut exact: Vec<Scratch> = parts.iter().map(|_| Scratch::default()).collect();
+        agree(&score(&model, &parts, &mut exact)?, &logits)?;
+    }
     let (start, mut samples) = (Instant::now(), Vec::new());
     while start.elapsed() < time || samples.len() < 5 {
         let begin = Instant::now();
@@ -84,6 +88,16 @@ fn run(args: &Args) -> Result<(), Failure> {
         series(&format!("peak memory, score, {what}"), "MiB", &[peak]);
     }
     Ok(())
+}
+
+/// Checks that what is timed orders as f32 does.
+fn agree(exact: &[f32], logits: &[f32]) -> Result<(), Failure> {
+    let column =
+        |x: &[f32], head: usize| -> Vec<f32> { x.iter().skip(head).step_by(HEADS).copied().collect() };
+    let of_head = |head| rank_correlation(&column(exact, head), &column(logits, head));
+    let smallest = (0..HEADS).map(of_head).fold(1.0, f64::min);
+    series("smallest rank correlation of a head with f32", "correlation", &[smallest]);
+    if smallest >= 0.999 { Ok(()) } else { Err(format!("rank correlation with f32 is {smallest}").into()) }
 }
 
 /// All candidates' logits, each thread a part.

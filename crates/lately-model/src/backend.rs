@@ -30,12 +30,17 @@ pub struct Cpu;
 #[derive(Debug, Clone, Copy)]
 pub struct CpuBf16;
 
+/// The same with all products of rounded factors: for scoring, where a third of the multiplications keeps the order of
+/// candidates (rank correlation with f32 above .999).
+#[derive(Debug, Clone, Copy)]
+pub struct CpuRounded;
+
 /// The references of `lately-kernels` in plain loops.
 #[derive(Debug, Clone, Copy)]
 pub struct Scalar;
 
-/// Declares the trait and implements it by the functions named on the right: `module::function` for [`Cpu`]
-/// and [`CpuBf16`], `module::scalar::function` for [`Scalar`]. `by` marks those that multiply matrices.
+/// Declares the trait and implements it by the functions named on the right: `module::function` for [`Cpu`],
+/// [`CpuBf16`] and [`CpuRounded`], `module::scalar::function` for [`Scalar`]. `by` marks those that multiply matrices.
 macro_rules! backend {
     ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?)
         = $module:ident::$function:ident $(by $products:ident)?;)*) => {
@@ -51,6 +56,9 @@ macro_rules! backend {
             type R = f32; // the operations' arguments name it
             impl Backend<R> for CpuBf16 {
                 $(fn $name($($arg: $type),*) { fast!(R, Split, Bf16, $module::$function($($arg),*) $($products)?) })*
+            }
+            impl Backend<R> for CpuRounded {
+                $(fn $name($($arg: $type),*) { fast!(R, Bf16, Bf16, $module::$function($($arg),*) $($products)?) })*
             }
         };
         impl<R: Real> Backend<R> for Scalar {

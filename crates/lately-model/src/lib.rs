@@ -9,6 +9,7 @@
 
 mod admission;
 mod affinity;
+mod agreement;
 pub mod backend;
 mod buffer;
 pub mod calibration;
@@ -35,7 +36,8 @@ mod top;
 mod update;
 
 pub use admission::{Admission, AdmissionFit};
-pub use backend::{Backend, Cpu, CpuBf16, Scalar};
+pub use agreement::rank_correlation;
+pub use backend::{Backend, Cpu, CpuBf16, CpuRounded, Scalar};
 pub use calibration::{Calibration, HeadCalibration};
 pub use checkpoint::{CheckpointError, Manifest};
 pub use config::{Encoder, Fusion, ModelConfig, Outputs, Precision, SequenceActions};

@@ -5,8 +5,8 @@ use lately_features::{FeatureBatch, Schema};
 use crate::network::Network;
 use crate::plan::{Parameter, Plan, initial};
 use crate::{
-    Admission, Calibration, Cpu, CpuBf16, Gradients, ModelConfig, ModelError, Normaliser, Objective,
-    Precision, Scratch,
+    Admission, Calibration, Cpu, CpuBf16, CpuRounded, Gradients, ModelConfig, ModelError, Normaliser,
+    Objective, Precision, Scratch,
 };
 
 /// A ranking model for one schema, in f32 on the CPU.
@@ -52,7 +52,7 @@ impl Model {
     /// Logits N x H of a batch, row-major, calibrated where the model has a calibration; the probability is
     /// [`lately_kernels::loss::sigmoid`] of it.
     ///
-    /// Single-threaded and deterministic. A row's logits do not depend on what else is in the batch, up to rounding.
+    /// Deterministic. With a scratch of bf16 both factors of every product are rounded to it. A row's logits do not depend on what else is in the batch, up to rounding.
     ///
     /// # Errors
     /// Where the batch does not fit the schema or holds numbers that are not finite.
@@ -61,7 +61,7 @@ impl Model {
         let batch = self.admission.apply(batch);
         match scratch.precision {
             Precision::F32 => self.network.score::<Cpu>(&batch, scratch, &mut logits, None)?,
-            Precision::Bf16 => self.network.score::<CpuBf16>(&batch, scratch, &mut logits, None)?,
+            Precision::Bf16 => self.network.score::<CpuRounded>(&batch, scratch, &mut logits, None)?,
         }
         if let Some(calibration) = &self.calibration {
             calibration.apply(&mut logits);

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use lately_features::{Assembler, FeatureBatch, Features, RequestContext, Token, assemble};
-use lately_model::Scratch;
+use lately_model::{Precision, Scratch};
 
 use crate::model_slot::LoadedModel;
 
@@ -82,8 +82,13 @@ pub(crate) struct Batcher {
 }
 
 impl Batcher {
-    /// Starts `threads` threads (0: one a core).
-    pub(crate) fn start(threads: usize, queue_tiles: usize, tile_rows: usize) -> std::io::Result<Self> {
+    /// Starts `threads` threads (0: one a core) that score in a precision.
+    pub(crate) fn start(
+        threads: usize,
+        queue_tiles: usize,
+        tile_rows: usize,
+        precision: Precision,
+    ) -> std::io::Result<Self> {
         let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
         let threads = if threads == 0 { cores() } else { threads };
         let queue = Queue { jobs: Mutex::default(), filled: Condvar::new(), limit: queue_tiles };
@@ -91,7 +96,7 @@ impl Batcher {
         for i in 0..threads {
             let queue = batcher.queue.clone();
             let thread = std::thread::Builder::new().name(format!("score-{i}"));
-            batcher.threads.push(thread.spawn(move || queue.work())?);
+            batcher.threads.push(thread.spawn(move || queue.work(precision))?);
         }
         Ok(batcher)
     }
@@ -178,8 +183,9 @@ impl Queue {
         }
     }
 
-    fn work(&self) {
-        let (mut batch, mut scratch) = (FeatureBatch::default(), Scratch::default());
+    fn work(&self, precision: Precision) {
+        let memory = || (FeatureBatch::default(), Scratch::default().precision(precision));
+        let (mut batch, mut scratch) = memory();
         while let Some(job) = self.next() {
             if job.gather.given_up.load(Ordering::Relaxed) {
                 continue;
@@ -191,7 +197,7 @@ impl Queue {
             // A panic is a bug of the model; it must not take the thread with it.
             let result = catch_unwind(AssertUnwindSafe(|| job.score(&mut batch, &mut scratch)));
             let result = result.unwrap_or_else(|_| {
-                (batch, scratch) = (FeatureBatch::default(), Scratch::default());
+                (batch, scratch) = memory();
                 Err(ScoreError::Model("it panicked".to_owned()))
             });
             job.gather.finish(&job.rows, job.work.model.heads(), result);

@@ -1,5 +1,6 @@
 //! `[rank]` of `lately.toml`: every number with its unit.
 
+use lately_model::Precision;
 use serde::{Deserialize, Serialize};
 
 use crate::error::RankConfigError;
@@ -29,6 +30,9 @@ pub struct RankConfig {
     pub queue_tiles: usize,
     /// Most candidates in one tile, the unit of work of a thread. Default 128.
     pub tile_rows: usize,
+    /// Precision of the products in scoring. A model whose scores in `bf16` are not those in `f32`, within the bounds of
+    /// [`crate::SwapError::Precision`], is refused. Default `f32`.
+    pub precision: Precision,
     /// Time for a ranking whose request names none, ms. Default 200.
     pub deadline_ms: u64,
     /// Longest time that a request may ask for, ms. Default 5,000.
@@ -53,6 +57,7 @@ impl Default for RankConfig {
             threads: 0,
             queue_tiles: 256,
             tile_rows: 128,
+            precision: Precision::F32,
             deadline_ms: 200,
             max_deadline_ms: 5_000,
             max_candidates: MAX_CANDIDATES,

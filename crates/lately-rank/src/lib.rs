@@ -23,6 +23,7 @@
 //! | `lately_model_swaps_total{result}` | counter | swapped or refused |
 //! | `lately_follower_errors_total` | counter | failed reads of the log by the follower |
 
+mod agreement;
 mod batcher;
 mod catalogue;
 mod clock;

@@ -10,9 +10,10 @@ use lately_features::{
     Assembler, FeatureBatch, Features, RequestContext, Schema, Token, action_bit, assemble,
     schema::FeatureKind,
 };
-use lately_model::{Manifest, Model, Scratch, checkpoint};
+use lately_model::{Manifest, Model, Precision, Scratch, checkpoint};
 use serde::Serialize;
 
+use crate::agreement::{PROBABILITY_ERROR, RANK_CORRELATION, agreement, probe};
 use crate::batcher::lock;
 
 /// Candidates of each warm-up request: as many as a tile, so that scratch memory is there.
@@ -90,6 +91,19 @@ pub enum SwapError {
         /// Parameter.
         name: String,
     },
+    /// In bfloat16 its scores are others.
+    #[error(
+        "model {version} in bf16 is not the model in f32: probabilities differ by up to {error:.4} (at most {PROBABILITY_ERROR} may \
+         be), rank correlation {correlation:.5} (at least {RANK_CORRELATION}): set [rank] precision to f32"
+    )]
+    Precision {
+        /// Version.
+        version: String,
+        /// Largest difference of a probability.
+        error: f32,
+        /// Smallest rank correlation of a head.
+        correlation: f64,
+    },
     /// The model cannot score.
     #[error("model {version} fails on a warm-up batch: {reason}; train again")]
     WarmUp {
@@ -158,6 +172,7 @@ pub struct ModelSlot {
     schema: Arc<Schema>,
     hash: String,
     embedding_version: Option<String>,
+    precision: Precision,
     current: ArcSwapOption<LoadedModel>,
     /// Serialises swaps; the last generation.
     generation: Mutex<u64>,
@@ -171,6 +186,7 @@ impl ModelSlot {
             schema,
             hash,
             embedding_version: None,
+            precision: Precision::F32,
             current: ArcSwapOption::empty(),
             generation: Mutex::new(0),
         }
@@ -179,6 +195,12 @@ impl ModelSlot {
     /// Also refuses models of other item embeddings than these.
     pub fn with_embedding_version(mut self, version: impl Into<String>) -> Self {
         self.embedding_version = Some(version.into());
+        self
+    }
+
+    /// Also refuses models whose scores in this precision are not those in f32.
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
         self
     }
 
@@ -254,7 +276,19 @@ impl ModelSlot {
         if !logits.iter().all(|x| x.is_finite()) {
             return Err(failed("a score is not finite".to_owned()));
         }
-        Ok(())
+        if self.precision == Precision::F32 {
+            return Ok(());
+        }
+        let batch = probe(&self.schema);
+        let exact = loaded.model.score(&batch, &mut Scratch::default()).map_err(|e| failed(e.to_string()))?;
+        let mut scratch = Scratch::default().precision(self.precision);
+        let rounded = loaded.model.score(&batch, &mut scratch).map_err(|e| failed(e.to_string()))?;
+        let (error, correlation) = agreement(&exact, &rounded, self.schema.heads.len());
+        // Not `>` and `<`: a NaN is refused too.
+        if error <= PROBABILITY_ERROR && correlation >= RANK_CORRELATION {
+            return Ok(());
+        }
+        Err(SwapError::Precision { version: version(), error, correlation })
     }
 }
 

@@ -111,7 +111,7 @@ impl Ranker {
             value_model: ValueModel::new(&config.value_model, &schema)?,
             heads: schema.heads.iter().map(|h| h.name.clone()).collect(),
             shown: RecentlyShown::new(&config.select),
-            batcher: Batcher::start(config.threads, config.queue_tiles, config.tile_rows)?,
+            batcher: Batcher::start(config.threads, config.queue_tiles, config.tile_rows, config.precision)?,
             follower: Follower::start(
                 store.clone(),
                 &schema,

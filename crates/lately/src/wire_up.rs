@@ -51,7 +51,9 @@ impl Server {
         let vectors = dir.served_embedding(&registry)?.map(|e| e.vectors);
         let embedding_version = vectors.as_ref().map(|v| v.version().to_owned()).unwrap_or_default();
         let store = Arc::new(dir.store_with(vectors)?);
-        let slot = ModelSlot::new(Arc::clone(&dir.schema)).with_embedding_version(embedding_version);
+        let slot = ModelSlot::new(Arc::clone(&dir.schema))
+            .with_embedding_version(embedding_version)
+            .with_precision(dir.config.rank.precision);
         let slot = Arc::new(slot);
         let follower = Arc::new(Follower::new(registry.clone(), Arc::clone(&slot)));
         if let Err(error) = follower.follow() {

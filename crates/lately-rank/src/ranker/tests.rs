@@ -4,7 +4,7 @@ use crate::config::RetrieveConfig;
 use crate::value_model::ValueModelConfig;
 use lately_features::event::FeatureValues;
 use lately_features::{Action, Event, EventId, FeatureValue, Item, User};
-use lately_model::{Manifest, Model, ModelConfig};
+use lately_model::{Manifest, Model, ModelConfig, Precision};
 use lately_store::StoreLimits;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tempfile::TempDir;
@@ -259,6 +259,44 @@ fn a_bad_model_is_refused_and_the_last_good_one_serves() {
     assert!(matches!(strict.swap(model(1)), Err(SwapError::Embeddings { .. })));
     assert!(strict.current().is_none());
     assert_eq!(house.slot.current().unwrap().version(), "m1");
+}
+
+#[test]
+fn a_model_that_bf16_changes_is_refused() {
+    use crate::model_slot::SwapError;
+    let slot = ModelSlot::new(Arc::new(schema())).with_precision(Precision::Bf16);
+    assert_eq!(slot.swap(model(1)).unwrap(), 1);
+    // Logits in the hundreds: the rounding of one by a 256th moves its probability.
+    let mut steep =
+        Model::new(ModelConfig { hidden: vec![16], ..ModelConfig::default() }, &schema(), 2).unwrap();
+    for (name, data) in
+        steep.parameters_mut().filter(|(name, _)| name.starts_with("mlp") || name.starts_with("heads"))
+    {
+        assert!(!data.is_empty(), "{name}");
+        data.iter_mut().for_each(|x| *x *= 60.0);
+    }
+    let manifest = Manifest::new(&steep, &schema(), 2);
+    let refused = slot.swap(LoadedModel::new(steep, manifest, "steep"));
+    assert!(matches!(refused, Err(SwapError::Precision { .. })), "{refused:?}");
+    assert!(refused.unwrap_err().to_string().contains("[rank] precision"));
+    assert_eq!(slot.current().unwrap().version(), "m1");
+}
+
+#[test]
+fn in_bf16_probabilities_are_nearly_those_of_f32() {
+    let [exact, rounded] = [Precision::F32, Precision::Bf16].map(|precision| {
+        let house = house(RankConfig { precision, ..patient() });
+        house.slot.swap(model(1)).unwrap();
+        let clicks = (0..5).map(|i| action("u", &format!("i{i:02}"), "click", now_ms() - i * 1_000));
+        house.store.append(clicks.collect()).unwrap();
+        let ask = RankRequest { explain: true, ..RankRequest::new(user("u"), candidates(40)) };
+        let mut items = house.ranker.rank(ask).unwrap().items;
+        items.sort_by(|a, b| a.item.as_str().cmp(b.item.as_str()));
+        items.into_iter().flat_map(|i| i.heads).collect::<Vec<f32>>()
+    });
+    let apart = exact.iter().zip(&rounded).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert_eq!((exact.len(), rounded.len()), (120, 120));
+    assert!(apart > 0.0 && apart < 5e-3, "{apart}");
 }
 
 #[test]
