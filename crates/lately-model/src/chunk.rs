@@ -20,6 +20,8 @@ impl Limits {
     /// Of what the top computes at once. Products of 1,456 x 1,456 with 256, 128 and 64 rows ran at 162, 142 and 116
     /// GFLOP/s on a core of 200; more rows only cost memory.
     pub(crate) const CHUNK: Self = Self { rows: 256, tokens: 256 * 100 };
+    /// The same in scoring, which keeps nothing of the encoder.
+    pub(crate) const SCORE: Self = Self { rows: 512, tokens: 512 * 100 };
     /// Of what the encoder computes at once: forward and backward of 75 tokens a row took 508 us a row in stretches of
     /// 8,192 tokens, 388, 400 and 390 in those of 600, 300 and 150 (2 MiB of second-level cache).
     pub(crate) const PIECE: Self = Self { rows: 256, tokens: 512 };

@@ -57,7 +57,7 @@ impl<R: Real> Network<R> {
         let mut row = 0;
         while row < batch.rows() {
             let Scratch { chunk, shards, top, pool, folded, .. } = scratch;
-            self.chunk(chunk, batch, row..batch.rows(), Limits::CHUNK, &[]);
+            self.chunk(chunk, batch, row..batch.rows(), Limits::SCORE, &[]);
             let rows = chunk.rows.clone();
             sized(&mut top.rows_major, rows.len() * self.plan.inputs);
             at_least(shards, 1);
