@@ -140,19 +140,6 @@ impl<R: Real> Gradients<R> {
         }
     }
 
-    /// Multiplies all by a factor.
-    pub fn scale(&mut self, factor: R) {
-        let times = |x: &mut [R]| x.iter_mut().for_each(|x| *x *= factor);
-        for entry in &mut self.entries {
-            match &entry.touched {
-                None => times(&mut entry.data),
-                Some(t) => {
-                    t.rows.iter().for_each(|r| times(&mut entry.data[*r as usize * t.width..][..t.width]));
-                }
-            }
-        }
-    }
-
     /// Euclidean norm over all parameters; NaN or infinite where a gradient is.
     pub fn norm(&self) -> f64 {
         self.parts().map(R::squares).sum::<f64>().sqrt()

@@ -68,7 +68,7 @@ pub(crate) struct EncoderTape<R> {
     pub(crate) work: Work<R>,
 }
 
-/// What an encoder needs only while a piece is on its way forward, or backward and goes from piece to piece, so that it
+/// What an encoder needs only while a piece is on its way forward, or backward. It goes from piece to piece, so that it
 /// stays in the caches.
 #[derive(Debug, Default)]
 pub(crate) struct Work<R> {

@@ -74,6 +74,9 @@ pub(super) fn run(options: &Options) -> Result<(), TaskError> {
     for key in ["ratio_f32", "ratio_any"] {
         println!("{key}: {}", summary[key].as_f64().map_or("not measured".into(), |r| format!("{r:.2}")));
     }
+    if !run.missing().is_empty() {
+        println!("NOT MEASURED, so not among the peers of these ratios: {}", run.missing().join(", "));
+    }
     if let Some(path) = &options.json {
         write(path, &summary)?;
     }
@@ -159,6 +162,11 @@ impl Rounds {
         among.min_by(|a, b| median(a).total_cmp(&median(b))).unwrap_or(&self.peers[0])
     }
 
+    /// Peers that no round could measure.
+    fn missing(&self) -> Vec<&'static str> {
+        self.peers.iter().filter(|side| side.times.is_empty()).map(|side| side.key).collect()
+    }
+
     /// A line on whether both compute the same.
     fn outputs(&self) -> String {
         if self.parity.is_empty() {
@@ -188,6 +196,8 @@ impl Rounds {
         out["ratio_f32"] = json!(ratio(&self.ours[0], best_f32));
         out["best_f32_peer"] = json!(best_f32.key);
         out["best_peer"] = json!(best.key);
+        // A ratio to the best peer says less where a peer is missing.
+        out["not_measured"] = json!(self.missing());
         let any = self.ours.iter().filter_map(|side| ratio(side, best)).reduce(f64::max);
         out["ratio_any"] = json!(any);
         out
@@ -228,7 +238,9 @@ mod tests {
             (&summary["best_f32_peer"], &summary["best_peer"]),
             (&json!("ort"), &json!("compile-bf16"))
         );
+        assert_eq!(summary["not_measured"], json!([]));
         let none = Rounds::new().summary(&options, None);
+        assert_eq!(none["not_measured"].as_array().map(Vec::len), Some(4));
         assert!(none["ratio_f32"].is_null() && none["ratio_any"].is_null(), "{none}");
     }
 }

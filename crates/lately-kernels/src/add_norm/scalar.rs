@@ -3,10 +3,6 @@
 use super::{EPSILON, Shape};
 use crate::Real;
 
-fn factor<R: Real>(s: Shape, at: usize) -> R {
-    if s.dropout.is_off() { R::ONE } else { s.dropout.factor(at as u32) }
-}
-
 /// See [`super::forward`].
 pub fn forward<R: Real>(
     s: Shape,
@@ -22,7 +18,7 @@ pub fn forward<R: Real>(
     let (width, n) = (s.width, R::from_f64(s.width as f64));
     for (row, rstd) in rstd.iter_mut().enumerate().take(x.len() / width) {
         let at = row * width;
-        let branch = |i: usize| (branch[at + i] + bias[i]) * factor::<R>(s, at + i);
+        let branch = |i: usize| (branch[at + i] + bias[i]) * s.dropout.factor((at + i) as u32);
         let sums: Vec<R> = (0..width).map(|i| x[at + i] + branch(i)).collect();
         let mean = sums.iter().copied().sum::<R>() / n;
         let variance = sums.iter().map(|s| (*s - mean) * (*s - mean)).sum::<R>() / n;
@@ -64,7 +60,7 @@ pub fn backward<R: Real>(
             d_gamma[i] += dy[at + i] * normed[at + i];
             d_beta[i] += dy[at + i];
             dx[at + i] = (scaled[i] - mean - normed[at + i] * slope) * *rstd;
-            d_branch[at + i] = dx[at + i] * factor(s, at + i);
+            d_branch[at + i] = dx[at + i] * s.dropout.factor((at + i) as u32);
             d_bias[i] += d_branch[at + i];
         }
     }

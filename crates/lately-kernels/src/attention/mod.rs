@@ -6,7 +6,8 @@ pub mod scalar;
 use crate::Real;
 use crate::dropout::{self, Dropout};
 use crate::matrix::{Product, View};
-use crate::simd::{max, sum, sum2, wide};
+use crate::simd::wide;
+use crate::softmax;
 
 /// Sizes and masks.
 #[derive(Debug, Clone, Copy)]
@@ -68,7 +69,7 @@ pub fn forward<R: Real, P: Product<R>>(
         let part = |i: usize| View::rows(&qkv[start * row + i * d + head * dh..], row);
         P::product((n, n, dh), p, n, false, s.factor(), part(0), part(1).t());
         let masked = if s.masked.is_empty() { &[][..] } else { &s.masked[start..start + n] };
-        softmax(p, n, masked);
+        softmax_rows(p, n, masked);
         let p = dropped(s.dropout, at, p, scratch);
         let out = &mut context[start * d + head * dh..];
         P::product((n, dh, n), out, d, false, R::ONE, View::rows(p, n), part(2));
@@ -99,7 +100,7 @@ pub fn backward<R: Real, P: Product<R>>(
         let ds = &mut scratch[..n * n];
         P::product((n, n, dh), ds, n, false, R::ONE, dc, part(2).t());
         dropout::apply(s.dropout, at as u32, ds);
-        softmax_backward(p, ds, n);
+        softmax_rows_backward(p, ds, n);
         let ds = View::rows(&*ds, n);
         P::product((n, dh, n), &mut d_qkv[base(0)..], row, false, s.factor(), ds, part(1));
         P::product((n, dh, n), &mut d_qkv[base(1)..], row, false, s.factor(), ds.t(), part(0));
@@ -118,38 +119,25 @@ fn dropped<'a, R: Real>(dropout: Dropout, at: usize, p: &'a [R], scratch: &'a mu
 }
 
 /// Softmax of each row of n, in place; masked columns become 0.
-fn softmax<R: Real>(p: &mut [R], n: usize, masked: &[bool]) {
+fn softmax_rows<R: Real>(p: &mut [R], n: usize, masked: &[bool]) {
     wide(
         #[inline(always)]
         || {
             for row in p.chunks_exact_mut(n) {
-                for (x, m) in row.iter_mut().zip(masked) {
-                    *x = if *m { R::NEG_INFINITY } else { *x };
-                }
-                let largest = max(row);
-                if largest == R::NEG_INFINITY {
-                    row.fill(R::ZERO);
-                    continue;
-                }
-                row.iter_mut().for_each(|x| *x = (*x - largest).exp_fast());
-                for (x, m) in row.iter_mut().zip(masked) {
-                    *x = if *m { R::ZERO } else { *x };
-                }
-                let share = R::ONE / sum(row);
-                row.iter_mut().for_each(|x| *x *= share);
+                softmax::close(row, n, masked);
+                softmax::softmax(row);
             }
         },
     );
 }
 
-/// `ds = p * (ds - sum(p * ds))` a row.
-fn softmax_backward<R: Real>(p: &[R], ds: &mut [R], n: usize) {
+/// Gradient of [`softmax_rows`], in place.
+fn softmax_rows_backward<R: Real>(p: &[R], ds: &mut [R], n: usize) {
     wide(
         #[inline(always)]
         || {
             for (p, ds) in p.chunks_exact(n).zip(ds.chunks_exact_mut(n)) {
-                let mean = sum2(p, ds, |a, b| a * b);
-                ds.iter_mut().zip(p).for_each(|(d, p)| *d = *p * (*d - mean));
+                softmax::backward(p, ds, R::ZERO, R::ONE);
             }
         },
     );

@@ -3,10 +3,6 @@
 use super::Shape;
 use crate::Real;
 
-fn factors<R: Real>(s: &Shape<'_>, at: usize) -> R {
-    if s.dropout.is_off() { R::ONE } else { s.dropout.factor(at as u32) }
-}
-
 fn dot<R: Real>(a: &[R], b: &[R]) -> R {
     a.iter().zip(b).map(|(a, b)| *a * *b).sum()
 }
@@ -33,7 +29,7 @@ pub fn forward<R: Real>(
             for j in 0..n {
                 let p = if total > R::ZERO { exp(j) / total } else { R::ZERO };
                 probabilities[at + i * n + j] = p;
-                let kept = p * factors(&s, at + i * n + j);
+                let kept = p * s.dropout.factor((at + i * n + j) as u32);
                 out.iter_mut().zip(part(j, 2)).for_each(|(o, v)| *o += kept * *v);
             }
         }
@@ -57,7 +53,7 @@ pub fn backward<R: Real>(
         for i in 0..n {
             let dc = &d_context[(start + i) * d + head * dh..][..dh];
             let p = &probabilities[at + i * n..][..n];
-            let kept = |j: usize| factors::<R>(&s, at + i * n + j);
+            let kept = |j: usize| s.dropout.factor::<R>((at + i * n + j) as u32);
             let dp: Vec<R> = (0..n).map(|j| dot(dc, &qkv[place(j, 2)..][..dh]) * kept(j)).collect();
             let mean = dot(&dp, p);
             for j in 0..n {

@@ -24,7 +24,7 @@ impl Dropout {
     pub fn is_off(self) -> bool {
         self.rate <= 0.0
     }
-    /// 0 for a dropped element, else 1 / (1 - rate).
+    /// 0 for a dropped element, else 1 / (1 - rate): 1 where nothing is dropped.
     #[inline(always)]
     pub fn factor<R: Real>(self, index: u32) -> R {
         let threshold = (self.rate * 4_294_967_296.0) as u32;

@@ -4,10 +4,6 @@ use super::Shape;
 use crate::Real;
 use crate::softmax::stride;
 
-fn factor<R: Real>(s: &Shape<'_>, at: usize) -> R {
-    if s.dropout.is_off() { R::ONE } else { s.dropout.factor(at as u32) }
-}
-
 fn dot<R: Real>(a: &[R], b: &[R]) -> R {
     a.iter().zip(b).map(|(a, b)| *a * *b).sum()
 }
@@ -35,7 +31,7 @@ pub fn forward<R: Real>(
             for j in 0..stride(n) {
                 let place = at + i * stride(n) + j;
                 let p = if j < n && total > R::ZERO { exp(j) / total } else { R::ZERO };
-                let factor = factor::<R>(&s, place);
+                let factor = s.dropout.factor::<R>(place as u32);
                 probabilities[place] = if factor > R::ZERO { p } else { -p };
                 if j < n {
                     let value = &qv[(start + j) * 2 * d + d..][..d];
@@ -66,10 +62,11 @@ pub fn backward<R: Real>(
             let place = |j: usize| at + i * stride(n) + j;
             let p = |j: usize| R::larger(probabilities[place(j)], -probabilities[place(j)]);
             let value = |j: usize| &qv[(start + j) * 2 * d + d..][..d];
-            let dp: Vec<R> = (0..n).map(|j| dot(dy, value(j)) * factor::<R>(&s, place(j))).collect();
+            let dp: Vec<R> =
+                (0..n).map(|j| dot(dy, value(j)) * s.dropout.factor::<R>(place(j) as u32)).collect();
             let mean: R = (0..n).map(|j| p(j) * dp[j]).sum();
             for j in 0..n {
-                let (ds, kept) = (p(j) * (dp[j] - mean), p(j) * factor::<R>(&s, place(j)));
+                let (ds, kept) = (p(j) * (dp[j] - mean), p(j) * s.dropout.factor::<R>(place(j) as u32));
                 for e in 0..d {
                     d_qv[(start + j) * 2 * d + d + e] += kept * dy[e];
                     d_qv[(start + i) * 2 * d + e] += ds * x[(start + j) * d + e];

@@ -4,10 +4,6 @@ use super::{Parts, Shape};
 use crate::Real;
 use crate::softmax::stride;
 
-fn factor<R: Real>(s: &Shape<'_>, at: usize) -> R {
-    if s.dropout.is_off() { R::ONE } else { s.dropout.factor(at as u32) }
-}
-
 /// Calls `f` with (segment, first expanded token, first token of the request, tokens, start of the probabilities).
 fn each(s: &Shape<'_>, mut f: impl FnMut(usize, usize, usize, usize, usize)) {
     let mut at = 0;
@@ -42,7 +38,7 @@ pub fn forward<R: Real>(
             for j in 0..stride(n) {
                 let place = at + i * stride(n) + j;
                 let p = if j < n && total > R::ZERO { exp(j) / total } else { R::ZERO };
-                let factor = factor::<R>(&s, place);
+                let factor = s.dropout.factor::<R>(place as u32);
                 probabilities[place] = if factor > R::ZERO { p } else { -p };
                 for (e, y) in y.iter_mut().enumerate().take(if j < n { dv } else { 0 }) {
                     let value = parts.token_value[(from + j) * dv + e] + parts.value[segment * dv + e];
@@ -72,12 +68,12 @@ pub fn backward<R: Real>(
             let p = |j: usize| R::larger(probabilities[place(j)], -probabilities[place(j)]);
             let gradient = |j: usize| -> R {
                 let value = |e: usize| parts.token_value[(from + j) * dv + e] + parts.value[segment * dv + e];
-                factor::<R>(&s, place(j)) * (0..dv).map(|e| dy[e] * value(e)).sum::<R>()
+                s.dropout.factor::<R>(place(j) as u32) * (0..dv).map(|e| dy[e] * value(e)).sum::<R>()
             };
             let dp: Vec<R> = (0..n).map(gradient).collect();
             let mean: R = (0..n).map(|j| p(j) * dp[j]).sum();
             for (j, dp) in dp.iter().enumerate() {
-                let (ds, kept) = (p(j) * (*dp - mean), p(j) * factor::<R>(&s, place(j)));
+                let (ds, kept) = (p(j) * (*dp - mean), p(j) * s.dropout.factor::<R>(place(j) as u32));
                 for (e, dy) in dy.iter().enumerate() {
                     d.token_value[(from + j) * dv + e] += kept * *dy;
                     d.value[segment * dv + e] += kept * *dy;
