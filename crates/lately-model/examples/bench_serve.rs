@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use geometry::{Failure, HEADS, batch, model};
 use lately_features::FeatureBatch;
-use lately_model::{Model, Precision, Scratch, parity, rank_correlation};
+use lately_model::{Engine, EngineMemory, Precision, parity, rank_correlation};
+use std::sync::Arc;
 
 #[derive(Debug, Parser)]
 struct Args {
@@ -62,23 +63,24 @@ fn run(args: &Args) -> Result<(), Failure> {
             &[report.transact.max(report.logits)],
         );
     }
-    let (model, whole) = (model()?, batch(1, args.candidates, args.tokens));
+    let (model, whole) = (Arc::new(model()?), batch(1, args.candidates, args.tokens));
     let size = args.candidates.div_ceil(args.threads.max(1)).max(1);
     let parts: Vec<FeatureBatch> = (0..args.candidates)
         .step_by(size)
         .map(|from| part(&whole, from..(from + size).min(args.candidates)))
         .collect();
-    let mut scratches: Vec<Scratch> = parts.iter().map(|_| Scratch::default().precision(precision)).collect();
+    let mut scratches: Vec<EngineMemory> = parts.iter().map(|_| EngineMemory::default()).collect();
+    let engine = Engine::new(model.clone(), precision);
     let time = Duration::from_secs_f64(args.seconds);
-    let logits = score(&model, &parts, &mut scratches)?;
+    let logits = score(&engine, &parts, &mut scratches)?;
     if precision != Precision::F32 {
-        let mut exact: Vec<Scratch> = parts.iter().map(|_| Scratch::default()).collect();
-        agree(&score(&model, &parts, &mut exact)?, &logits)?;
+        let exact = Engine::new(model, Precision::F32);
+        agree(&score(&exact, &parts, &mut scratches)?, &logits)?;
     }
     let (start, mut samples) = (Instant::now(), Vec::new());
     while start.elapsed() < time || samples.len() < 5 {
         let begin = Instant::now();
-        black_box(score(&model, &parts, &mut scratches)?);
+        black_box(score(&engine, &parts, &mut scratches)?);
         samples.push(begin.elapsed().as_secs_f64() * 1e3);
     }
     let Args { candidates, tokens, threads, precision, .. } = args;
@@ -101,11 +103,15 @@ fn agree(exact: &[f32], logits: &[f32]) -> Result<(), Failure> {
 }
 
 /// All candidates' logits, each thread a part.
-fn score(model: &Model, parts: &[FeatureBatch], scratches: &mut [Scratch]) -> Result<Vec<f32>, Failure> {
+fn score(
+    engine: &Engine,
+    parts: &[FeatureBatch],
+    scratches: &mut [EngineMemory],
+) -> Result<Vec<f32>, Failure> {
     std::thread::scope(|scope| {
         let parts = parts.iter().zip(scratches);
         let threads: Vec<_> =
-            parts.map(|(part, scratch)| scope.spawn(move || model.score(part, scratch))).collect();
+            parts.map(|(part, scratch)| scope.spawn(move || engine.score(part, scratch))).collect();
         let mut logits = Vec::new();
         for thread in threads {
             logits.extend(thread.join().map_err(|_| "a thread panicked")??);

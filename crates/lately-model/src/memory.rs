@@ -4,10 +4,10 @@ use lately_kernels::Real;
 use lately_kernels::shared::Parts;
 
 use crate::Scratch;
-use crate::buffer::Buffer;
 use crate::chunk::Chunk;
 use crate::shard::{Piece, Shard};
 use crate::tape::{EncoderTape, Folded, GradientTape, LayerTape, TopTape, Work};
+use lately_kernels::buffer::Buffer;
 
 fn held<T>(lists: &[&Vec<T>]) -> usize {
     lists.iter().map(|list| list.capacity() * size_of::<T>()).sum()

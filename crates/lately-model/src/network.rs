@@ -3,6 +3,8 @@
 //! Rows are taken in chunks, large because the top's products gain by it. Within a chunk the encoder goes by pieces,
 //! small so that a layer's activations stay in the second-level cache; shards of pieces are what threads share.
 
+use std::ops::Range;
+
 use lately_features::FeatureBatch;
 use lately_features::batch::Columns;
 use lately_kernels::columns::{self, Block};
@@ -44,6 +46,25 @@ impl<R: Real> Network<R> {
         if self.config.compatibility { 1.0 } else { self.normaliser.embedding_scale }
     }
 
+    /// Inputs of the top of some rows, piece after piece.
+    pub(crate) fn rows<B: Backend<R>>(
+        &self,
+        batch: &FeatureBatch,
+        rows: Range<usize>,
+        piece: &mut Piece<R>,
+        inputs: &mut [R],
+        with: (Dropout, &[Folded<R>]),
+    ) {
+        let mut at = rows.start;
+        while at < rows.end {
+            self.chunk(&mut piece.chunk, batch, at..rows.end, Limits::PIECE, &[]);
+            let (start, end) = (at - rows.start, piece.chunk.rows.end - rows.start);
+            let inputs = &mut inputs[start * self.plan.inputs..end * self.plan.inputs];
+            self.piece::<B>(batch, piece, inputs, false, with);
+            at = piece.chunk.rows.end;
+        }
+    }
+
     /// Appends the logits, N x H, to `out`; with `sequence` also the encoder's output, N x its width.
     pub(crate) fn score<B: Backend<R>>(
         &self,
@@ -59,18 +80,16 @@ impl<R: Real> Network<R> {
             let Scratch { chunk, shards, top, pool, folded, .. } = scratch;
             self.chunk(chunk, batch, row..batch.rows(), Limits::SCORE, &[]);
             let rows = chunk.rows.clone();
-            sized(&mut top.rows_major, rows.len() * self.plan.inputs);
+            let inputs = sized(&mut top.rows_major, rows.len() * self.plan.inputs);
             at_least(shards, 1);
             at_least(&mut shards[0].pieces, 1);
-            let mut at = rows.start;
-            while at < rows.end {
-                let piece = &mut shards[0].pieces[0];
-                self.chunk(&mut piece.chunk, batch, at..rows.end, Limits::PIECE, &[]);
-                let (start, end) = (at - rows.start, piece.chunk.rows.end - rows.start);
-                let inputs = &mut top.rows_major[start * self.plan.inputs..end * self.plan.inputs];
-                self.piece::<B>(batch, piece, inputs, false, (Dropout::default(), folded));
-                at = piece.chunk.rows.end;
-            }
+            self.rows::<B>(
+                batch,
+                rows.clone(),
+                &mut shards[0].pieces[0],
+                inputs,
+                (Dropout::default(), folded),
+            );
             self.top::<B>(rows.len(), top, Dropout::default(), pool);
             rate::forward::<R, B>(self, batch, chunk, top);
             out.extend_from_slice(&top.logits);
@@ -218,7 +237,13 @@ impl<R: Real> Network<R> {
     }
 
     /// [sequence ; affinity ; user categorical ; user numeric ; user embeddings ; surface ; the same of the item].
-    fn inputs<B: Backend<R>>(&self, batch: &FeatureBatch, chunk: &Chunk, sequence: &[R], out: &mut [R]) {
+    pub(crate) fn inputs<B: Backend<R>>(
+        &self,
+        batch: &FeatureBatch,
+        chunk: &Chunk,
+        sequence: &[R],
+        out: &mut [R],
+    ) {
         let plan = &self.plan;
         if self.config.encoder != Encoder::None {
             let block =

@@ -244,6 +244,15 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// Columns of the inputs that all rows of a request share: the user's, and the surface.
+    pub(crate) fn request_columns(&self) -> Range<usize> {
+        let affinity = if self.affinity { affinity::VALUES * self.actions } else { 0 };
+        let end = self.item.tables.first().map_or(self.item.numeric, |t| t.offset);
+        self.encoder.output + affinity..end
+    }
+}
+
 /// Parameters at their start, the same for one seed everywhere.
 pub(crate) fn initial<R: Real>(specs: &[Spec], config: &ModelConfig, seed: u64) -> Vec<Parameter<R>> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);

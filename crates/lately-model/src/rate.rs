@@ -12,10 +12,10 @@ use lately_kernels::linear::Shape;
 
 use crate::Gradients;
 use crate::backend::Backend;
-use crate::buffer::Buffer;
 use crate::chunk::Chunk;
 use crate::network::Network;
 use crate::tape::{GradientTape, TopTape, sized};
+use lately_kernels::buffer::Buffer;
 
 /// Added to a length before it divides a count: a short history says little.
 const WHOLE_PRIOR: f32 = 5.0;
@@ -61,20 +61,39 @@ pub(crate) fn forward<R: Real, B: Backend<R>>(
     let Some(plan) = &network.plan.rate else { return };
     let TopTape { rows_major, rate, logits, order, .. } = top;
     sized(order, logits.len()).copy_from_slice(logits);
-    let (rows, summary) = (chunk.rows.len(), summary_width(network.plan.actions));
-    let width = summary + plan.user.len();
+    let rows = chunk.rows.len();
+    let width = self::width(network, plan);
     let inputs = sized(&mut rate.inputs, rows * width);
-    let wide = rows_major.chunks_exact(network.plan.inputs);
-    for ((row, wide), request) in inputs.chunks_exact_mut(width).zip(wide).zip(&chunk.request) {
-        summarise(batch, chunk.tokens_of(*request), &mut row[..summary]);
-        row[summary..].copy_from_slice(&wide[plan.user.clone()]);
-    }
+    self::inputs(network, plan, batch, chunk, rows_major, inputs);
     let ((w, b), (v, c)) = (network.linear(plan.hidden), network.linear(plan.head));
     let hidden = sized(&mut rate.hidden, rows * b.len());
     B::linear(Shape::new(rows, width, b.len()), inputs, w, b, true, hidden);
     let out = sized(&mut rate.logits, rows * c.len());
     B::linear(Shape::new(rows, b.len(), c.len()), hidden, v, c, false, out);
     logits.iter_mut().zip(out).for_each(|(z, r)| *z += *r);
+}
+
+/// Width of the tower's inputs.
+pub(crate) fn width<R>(network: &Network<R>, plan: &RatePlan) -> usize {
+    summary_width(network.plan.actions) + plan.user.len()
+}
+
+/// The tower's inputs, rows x [`width`], from those of the rest, rows x inputs.
+pub(crate) fn inputs<R: Real>(
+    network: &Network<R>,
+    plan: &RatePlan,
+    batch: &FeatureBatch,
+    chunk: &Chunk,
+    rows_major: &[R],
+    out: &mut [R],
+) {
+    let summary = summary_width(network.plan.actions);
+    let wide = rows_major.chunks_exact(network.plan.inputs);
+    let rows = out.chunks_exact_mut(width(network, plan));
+    for ((row, wide), request) in rows.zip(wide).zip(&chunk.request) {
+        summarise(batch, chunk.tokens_of(*request), &mut row[..summary]);
+        row[summary..].copy_from_slice(&wide[plan.user.clone()]);
+    }
 }
 
 /// Shares of the action types over all tokens (newest first) and over the newest, then the length.

@@ -4,12 +4,12 @@ use lately_kernels::Real;
 use lately_kernels::parallel::Pool;
 use lately_kernels::shared::Parts;
 
-use crate::buffer::Buffer;
 use crate::chunk::Chunk;
 use crate::config::Precision;
 use crate::encoder::Unit;
 use crate::rate::RateTape;
 use crate::shard::Shard;
+use lately_kernels::buffer::Buffer;
 
 /// Working memory of [`crate::Model`]: one a caller. It grows to what the largest call needs and is then reused.
 #[derive(Debug)]

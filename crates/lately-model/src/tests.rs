@@ -2,6 +2,7 @@
 
 mod admission;
 mod checkpoint;
+mod engine;
 mod gradient;
 mod official;
 mod parity;

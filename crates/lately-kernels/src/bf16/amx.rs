@@ -20,7 +20,7 @@ const SIDE: usize = 2 * LANES;
 const STRETCH: usize = 32;
 
 /// Whether the machine has AMX and the system lets this process use it.
-pub(super) fn detected() -> bool {
+pub(crate) fn detected() -> bool {
     static DETECTED: OnceLock<bool> = OnceLock::new();
     *DETECTED.get_or_init(|| {
         // CPUID 7.0: EDX bit 22 is AMX-BF16, 24 is AMX-TILE.
@@ -57,10 +57,10 @@ fn permitted() -> bool {
 
 /// Palette 1: eight tiles of 16 rows of 64 bytes.
 #[repr(C, align(64))]
-struct Palette([u8; 64]);
+pub(crate) struct Palette([u8; 64]);
 
 impl Palette {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut bytes = [0; 64];
         bytes[0] = 1;
         for tile in 0..8 {

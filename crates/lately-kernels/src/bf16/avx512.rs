@@ -9,7 +9,7 @@ use super::pack::{BLOCK, LANES, Out};
 const ROWS: usize = 8;
 
 /// Whether the machine has what [`multiply`] and packing need.
-pub(super) fn detected() -> bool {
+pub(crate) fn detected() -> bool {
     is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512bw")
 }
 

@@ -6,9 +6,9 @@
 //! rounded factors go to the f32 product, so that results agree everywhere.
 
 #[cfg(target_arch = "x86_64")]
-mod amx;
+pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]
-mod avx512;
+pub(crate) mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod pack;
 pub mod scalar;

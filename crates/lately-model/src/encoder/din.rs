@@ -10,10 +10,10 @@ use lately_kernels::{Real, target};
 use super::{EncoderPlan, Pass, tokens};
 use crate::Gradients;
 use crate::backend::Backend;
-use crate::buffer::Buffer;
 use crate::config::ModelConfig;
 use crate::plan::Builder;
 use crate::tape::{EncoderTape, GradientTape, Work, sized};
+use lately_kernels::buffer::Buffer;
 
 /// The activation unit's values, T tokens of all segments; in the backward their gradients.
 #[derive(Debug, Default)]

@@ -22,7 +22,7 @@ mod bst;
 mod din;
 mod mean;
 mod outputs;
-mod tokens;
+pub(crate) mod tokens;
 mod transact;
 mod transformer;
 

@@ -120,7 +120,7 @@ fn added<'a, R>(pass: &Pass<'a, R>) -> impl Iterator<Item = (usize, &'a [u32])> 
 }
 
 /// `tape.token`: [action part ; item embedding] of the requests' tokens, then of appended candidates.
-pub(super) fn forward<R: Real, B: Backend<R>>(pass: &Pass<'_, R>, tape: &mut EncoderTape<R>) {
+pub(crate) fn forward<R: Real, B: Backend<R>>(pass: &Pass<'_, R>, tape: &mut EncoderTape<R>) {
     let (network, plan, chunk) = (pass.network, pass.plan(), pass.chunk);
     let token = sized(&mut tape.token, chunk.token_rows() * plan.token);
     let shape = rows(pass, plan.slots, plan.token);
@@ -156,7 +156,7 @@ pub(super) fn backward<R: Real, B: Backend<R>>(
 }
 
 /// `tape.candidate`: the candidates' item embeddings, segments x `width`; nothing where that is 0.
-pub(super) fn candidates<R: Real>(pass: &Pass<'_, R>, width: usize, tape: &mut EncoderTape<R>) {
+pub(crate) fn candidates<R: Real>(pass: &Pass<'_, R>, width: usize, tape: &mut EncoderTape<R>) {
     let rows = &pass.chunk.row[..if width > 0 { pass.chunk.row.len() } else { 0 }];
     let candidate = sized(&mut tape.candidate, rows.len() * width);
     if width > 0 {

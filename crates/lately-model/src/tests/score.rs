@@ -59,7 +59,7 @@ fn close(a: &[f32], b: &[f32]) {
     }
 }
 
-fn configs() -> Vec<ModelConfig> {
+pub(crate) fn configs() -> Vec<ModelConfig> {
     let mut configs = vec![tiny(), ModelConfig { fusion: Fusion::None, ..tiny() }];
     configs.push(ModelConfig { fusion: Fusion::Append, ..tiny() });
     configs.push(ModelConfig { encoder: Encoder::Mean, ..tiny() });

@@ -8,10 +8,10 @@ use lately_kernels::{Dropout, Real};
 
 use super::{Layer, gradient};
 use crate::backend::Backend;
-use crate::buffer::Buffer;
 use crate::encoder::Pass;
 use crate::encoder::tokens::segments;
 use crate::tape::{EncoderTape, GradientTape, LayerTape, Work, sized};
+use lately_kernels::buffer::Buffer;
 
 fn shape<'a, R>(pass: &Pass<'a, R>, dropout: Dropout) -> SharedShape<'a> {
     let (chunk, plan) = (pass.chunk, pass.plan());

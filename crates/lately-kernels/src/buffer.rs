@@ -8,7 +8,7 @@ const LINE: usize = 64;
 
 /// A list that keeps its memory, starts on a cache line, and whose length is set before each use.
 #[derive(Debug, Default)]
-pub(crate) struct Buffer<T> {
+pub struct Buffer<T> {
     data: Vec<T>,
     skip: usize,
     length: usize,
@@ -16,7 +16,7 @@ pub(crate) struct Buffer<T> {
 
 impl<T: Copy + Default> Buffer<T> {
     /// The buffer at length n; what it holds is not defined.
-    pub(crate) fn sized(&mut self, n: usize) -> &mut [T] {
+    pub fn sized(&mut self, n: usize) -> &mut [T] {
         let spare = LINE / size_of::<T>().max(1);
         if self.data.len() < n + spare {
             self.data.resize(n + spare, T::default());
@@ -28,7 +28,7 @@ impl<T: Copy + Default> Buffer<T> {
     }
 
     /// Bytes that it holds.
-    pub(crate) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.data.capacity() * size_of::<T>()
     }
 }

@@ -1,0 +1,422 @@
+//! The encoder of some candidates at a time: a one-head transformer over [token ; candidate], see `crate::encoder`.
+
+use lately_features::FeatureBatch;
+use lately_kernels::Dropout;
+use lately_kernels::buffer::Buffer;
+use lately_kernels::lanes::{self, Format, LANES, Left, Shape, Start};
+
+use super::dense::Dense;
+use super::request::{FirstWeights, RequestPart};
+use crate::backend::Cpu;
+use crate::chunk::Chunk;
+use crate::encoder::{Pass, fold, tokens};
+use crate::network::Network;
+use crate::plan::LayerIds;
+use crate::tape::{EncoderTape, Folded, sized};
+
+/// Lanes, candidates times tokens, that pass a layer at once: products of few lanes wait for the weights. (Histories of 80
+/// go one by one.)
+const TOGETHER: usize = 96;
+
+/// Packed weights of the encoder.
+#[derive(Debug)]
+pub(super) struct EncoderWeights<W> {
+    width: usize,
+    /// Widths of a token's part and of the candidate's.
+    token: usize,
+    candidate: usize,
+    first_k: usize,
+    output: usize,
+    first: FirstWeights<W>,
+    layers: Vec<LayerWeights<W>>,
+    pool: Option<Dense<W>>,
+}
+
+#[derive(Debug)]
+struct LayerWeights<W> {
+    /// Queries over values; none in the first layer.
+    projection: Option<Dense<W>>,
+    out_bias: Vec<f32>,
+    norm1: [Vec<f32>; 2],
+    linear1: Dense<W>,
+    linear2: Dense<W>,
+    norm2: [Vec<f32>; 2],
+}
+
+/// Memory of one call.
+#[derive(Debug, Default)]
+pub(super) struct Memory<W> {
+    part: RequestPart,
+    /// The candidates of a request, features x lanes, and what the first layer makes of them.
+    candidate: Buffer<f32>,
+    query: Buffer<f32>,
+    own: Buffer<f32>,
+    value: Buffer<f32>,
+    /// The same, a row each.
+    own_rows: Buffer<f32>,
+    value_rows: Buffer<f32>,
+    /// Tokens of the candidates that go together, features x lanes.
+    stream: Buffer<f32>,
+    next: Buffer<f32>,
+    hidden: Buffer<f32>,
+    projected: Buffer<f32>,
+    probabilities: Buffer<f32>,
+    pooled: Buffer<f32>,
+    pool_lanes: Buffer<f32>,
+    pool_out: Buffer<f32>,
+    words: Words<W>,
+}
+
+/// Factors of products.
+#[derive(Debug, Default)]
+struct Words<W> {
+    /// Of the request.
+    token: Buffer<W>,
+    token_keys: Buffer<W>,
+    token_values: Buffer<W>,
+    /// Of a group.
+    stream: Buffer<W>,
+    more: Buffer<W>,
+    probabilities: Buffer<W>,
+    keys: Buffer<W>,
+    values: Buffer<W>,
+}
+
+/// Candidates that go through the layers together.
+#[derive(Clone, Copy)]
+struct Group {
+    count: usize,
+    tokens: usize,
+    /// Of one of them.
+    lanes: usize,
+    /// Of all.
+    all: usize,
+}
+
+impl<W: Copy + Default> EncoderWeights<W> {
+    /// None where the encoder has no compiled form.
+    pub(super) fn new<F: Format<Word = W>>(format: F, network: &Network<f32>) -> Option<Self> {
+        let plan = &network.plan.encoder;
+        let candidate = plan.width.saturating_sub(plan.token);
+        let fits = plan.folds && plan.per_candidate && !plan.appended && candidate > 0;
+        if !fits || plan.layers.is_empty() {
+            return None;
+        }
+        let (d, da) = (plan.width, plan.token);
+        let mut folded: Vec<Folded<f32>> = Vec::new();
+        fold::<f32, Cpu>(network, &mut folded);
+        let Folded { map, bias } = &folded[0];
+        let zeros = vec![0.0; d];
+        let part = |row: usize, column: usize, rows: usize, columns: usize, bias: &[f32]| {
+            Dense::new(format, &map[row * d + column..], d, rows, &bias[..rows], [0..columns])
+        };
+        let first = FirstWeights {
+            query_of_token: part(0, 0, da, da, bias),
+            query_of_candidate: part(0, da, da, candidate, &zeros),
+            value_of_token: part(d, 0, d, da, &bias[d..]),
+            value_of_candidate: part(d, da, d, candidate, &zeros),
+        };
+        let layers = plan.layers.iter().zip(&folded).enumerate();
+        let layers = layers
+            .map(|(i, (ids, folded))| LayerWeights::new(format, network, *ids, (i > 0).then_some(folded)));
+        let pool = plan.pool.map(|id| dense(format, network, id));
+        let (first_k, output) = (plan.first_k, plan.output);
+        Some(Self { width: d, token: da, candidate, first_k, output, first, layers: layers.collect(), pool })
+    }
+
+    /// Fills `sequence` (the chunk's rows x the encoder's output); returns how many candidates took the plain path.
+    pub(super) fn forward<F: Format<Word = W>>(
+        &self,
+        format: F,
+        network: &Network<f32>,
+        batch: &FeatureBatch,
+        chunk: &Chunk,
+        tape: &mut EncoderTape<f32>,
+        memory: &mut super::Memory<W>,
+        sequence: &mut [f32],
+    ) -> u64 {
+        let pass = Pass { network, batch, chunk, dropout: Dropout::default(), folded: &[] };
+        tokens::forward::<f32, Cpu>(&pass, tape);
+        tokens::candidates(&pass, self.candidate, tape);
+        let mut fallbacks = 0;
+        let mut row = 0;
+        while row < chunk.request.len() {
+            let count = chunk.request[row..].iter().take_while(|r| **r == chunk.request[row]).count();
+            let range = chunk.offsets[row] as usize..chunk.offsets[row + 1] as usize;
+            let sequence = &mut sequence[row * self.output..(row + count) * self.output];
+            if range.is_empty() {
+                sequence.fill(0.0);
+            } else {
+                let from = chunk.source[row] as usize * self.token;
+                let rows = &tape.token[from..from + range.len() * self.token];
+                let masked = if chunk.masked.is_empty() { &[] } else { &chunk.masked[range] };
+                let super::Memory { request, encoder, .. } = &mut *memory;
+                encoder.part.fill(format, &self.first, rows, masked, request);
+                let candidates = &tape.candidate[row * self.candidate..(row + count) * self.candidate];
+                fallbacks += self.request(format, candidates, encoder, sequence);
+            }
+            row += count;
+        }
+        fallbacks
+    }
+
+    /// All candidates (rows of their part of a token) of the request in `memory.part`.
+    fn request<F: Format<Word = W>>(
+        &self,
+        format: F,
+        candidates: &[f32],
+        memory: &mut Memory<W>,
+        sequence: &mut [f32],
+    ) -> u64 {
+        let (d, count) = (self.width, candidates.len() / self.candidate);
+        let (n, lanes) = (memory.part.tokens, memory.part.lanes);
+        // Taken out, so that its factors can be held while the rest of the memory is used.
+        let part = std::mem::take(&mut memory.part);
+        let [mut words, mut keys, mut values] =
+            [&mut memory.words.token, &mut memory.words.token_keys, &mut memory.words.token_values]
+                .map(std::mem::take);
+        let right = format.right(self.token, lanes, &part.token, &mut words);
+        let key_factor = format.keys(n, self.token, lanes, right, &mut keys);
+        self.candidates(format, candidates, n, key_factor, memory);
+        let value_factor = format.values(d, n, lanes, &part.values, &mut values);
+        let together = (TOGETHER / lanes).max(1);
+        sized(&mut memory.pooled, count * d);
+        let mut fallbacks = 0;
+        for from in (0..count).step_by(together) {
+            let size = together.min(count - from);
+            let group = Group { count: size, tokens: n, lanes, all: size * lanes };
+            fallbacks += self.first_layer(format, &part, value_factor, candidates, from, group, memory);
+            for layer in &self.layers[1..] {
+                layer.attend(format, d, group, &part.masked, memory);
+                layer.rest(format, d, group, memory);
+            }
+            self.outputs(from, group, memory, sequence);
+        }
+        memory.part = part;
+        let taken = &mut memory.words;
+        (taken.token, taken.token_keys, taken.token_values) = (words, keys, values);
+        if let Some(pool) = &self.pool {
+            self.pool(format, pool, count, memory, sequence);
+        }
+        fallbacks
+    }
+
+    /// The candidates' own logits (exponents of [`lanes::combine`]) and values, a row each.
+    fn candidates<F: Format<Word = W>>(
+        &self,
+        format: F,
+        candidates: &[f32],
+        keys: usize,
+        left: Left<'_, W>,
+        memory: &mut Memory<W>,
+    ) {
+        let (d, da, count) = (self.width, self.token, candidates.len() / self.candidate);
+        let lanes = count.next_multiple_of(LANES);
+        let shape = |rows: usize| Shape { rows, lanes, stride: lanes, out: lanes };
+        let padded = |rows: usize| rows.next_multiple_of(LANES) * lanes;
+        let Memory { candidate, query, own, value, own_rows, value_rows, words, .. } = memory;
+        let candidate = sized(candidate, self.candidate * lanes);
+        lanes::from_rows(count, self.candidate, self.candidate, candidates, lanes, candidate);
+        let right = format.right(self.candidate, lanes, candidate, &mut words.stream);
+        let query = sized(query, padded(da));
+        let map = &self.first.query_of_candidate;
+        format.product(shape(da), map.packed().all(), right, Start::Bias(&map.bias), query);
+        let value = sized(value, padded(d));
+        let map = &self.first.value_of_candidate;
+        format.product(shape(d), map.packed().all(), right, Start::Bias(&map.bias), value);
+        let own = sized(own, padded(keys));
+        let right = format.right(da, lanes, &query[..da * lanes], &mut words.more);
+        format.product(shape(keys), left, right, Start::Zero, own);
+        lanes::to_rows(count, keys, lanes, own, keys, sized(own_rows, count * keys));
+        lanes::to_rows(count, d, lanes, value, d, sized(value_rows, count * d));
+    }
+
+    /// From the candidates `from..` to the first layer's output in `memory.stream`.
+    fn first_layer<F: Format<Word = W>>(
+        &self,
+        format: F,
+        part: &RequestPart,
+        values: Left<'_, W>,
+        candidates: &[f32],
+        from: usize,
+        group: Group,
+        memory: &mut Memory<W>,
+    ) -> u64 {
+        let Group { tokens: n, lanes, all, .. } = group;
+        let (d, layer) = (self.width, &self.layers[0]);
+        let Memory { next, probabilities, own_rows, value_rows, words, .. } = &mut *memory;
+        let y = sized(next, d.next_multiple_of(LANES) * all);
+        let p = sized(probabilities, n * lanes);
+        let mut fallbacks = 0;
+        let mut exponents = [0.0; 1 << 10];
+        for i in 0..group.count {
+            let row = from + i;
+            let (own, value) = (&own_rows[row * n..][..n], &value_rows[row * d..][..d]);
+            let candidate = &candidates[row * self.candidate..][..self.candidate];
+            residual(&part.token, candidate, value, &layer.out_bias, lanes, all, &mut y[i * lanes..]);
+            let exponents = &mut exponents[..n];
+            exponents.copy_from_slice(own);
+            lanes::exponentials_of(&part.masked, exponents);
+            if !lanes::combine(n, n, lanes, &part.masked, &part.exponentials, exponents, p) {
+                lanes::plain(n, lanes, lanes, &part.masked, &part.logits, own, p);
+                fallbacks += 1;
+            }
+            let shape = Shape { rows: d, lanes, stride: lanes, out: all };
+            let right = format.right(n, lanes, p, &mut words.probabilities);
+            format.product(shape, values, right, Start::Add, &mut y[i * lanes..]);
+        }
+        layer.rest(format, d, group, memory);
+        fallbacks
+    }
+
+    /// First tokens into `sequence`, maxima into `memory.pooled`.
+    fn outputs(&self, from: usize, group: Group, memory: &mut Memory<W>, sequence: &mut [f32]) {
+        let Group { tokens: n, lanes, all, .. } = group;
+        let (d, first) = (self.width, self.width * usize::from(self.pool.is_some()));
+        let Memory { stream, pooled, .. } = memory;
+        for i in 0..group.count {
+            let row = &mut sequence[(from + i) * self.output..][..self.output];
+            let (x, kept) = (&stream[i * lanes..], n.min(self.first_k));
+            let out = &mut row[first..first + self.first_k * d];
+            lanes::to_rows(kept, d, all, x, d, out);
+            out[kept * d..].fill(0.0);
+            if self.pool.is_some() {
+                lanes::largest(n, all, x, &mut pooled[(from + i) * d..][..d]);
+            }
+        }
+    }
+
+    /// The linear map of all maxima, into the first columns of `sequence`.
+    fn pool<F: Format<Word = W>>(
+        &self,
+        format: F,
+        pool: &Dense<W>,
+        count: usize,
+        memory: &mut Memory<W>,
+        sequence: &mut [f32],
+    ) {
+        let (d, lanes) = (self.width, count.next_multiple_of(LANES));
+        let Memory { pooled, pool_lanes, pool_out, words, .. } = memory;
+        let words = &mut words.stream;
+        let x = sized(pool_lanes, d * lanes);
+        lanes::from_rows(count, d, d, pooled, lanes, x);
+        let y = sized(pool_out, d.next_multiple_of(LANES) * lanes);
+        let shape = Shape { rows: d, lanes, stride: lanes, out: lanes };
+        format.product(
+            shape,
+            pool.packed().all(),
+            format.right(d, lanes, x, words),
+            Start::Bias(&pool.bias),
+            y,
+        );
+        lanes::to_rows(count, d, lanes, y, self.output, sequence);
+    }
+}
+
+impl<W: Copy + Default> LayerWeights<W> {
+    fn new<F: Format<Word = W>>(
+        format: F,
+        network: &Network<f32>,
+        ids: LayerIds,
+        folded: Option<&Folded<f32>>,
+    ) -> Self {
+        let d = network.plan.encoder.width;
+        let both = |id: usize| [network.weight(id).to_vec(), network.weight(id + 1).to_vec()];
+        let project = |f: &Folded<f32>| Dense::new(format, &f.map, d, 2 * d, &f.bias, [0..d]);
+        Self {
+            projection: folded.map(project),
+            out_bias: network.weight(ids.out_proj + 1).to_vec(),
+            norm1: both(ids.norm1),
+            linear1: dense(format, network, ids.linear1),
+            linear2: dense(format, network, ids.linear2),
+            norm2: both(ids.norm2),
+        }
+    }
+
+    /// Attention over `memory.stream`, with its residual, to `memory.next`.
+    fn attend<F: Format<Word = W>>(
+        &self,
+        format: F,
+        d: usize,
+        group: Group,
+        masked: &[bool],
+        memory: &mut Memory<W>,
+    ) {
+        let Group { tokens: n, lanes, all, .. } = group;
+        let Some(projection) = &self.projection else { return };
+        let Memory { stream, next, projected, probabilities, words, .. } = memory;
+        let padded = |rows: usize, lanes: usize| rows.next_multiple_of(LANES) * lanes;
+        let projected = sized(projected, padded(2 * d, all));
+        let right = format.right(d, all, &stream[..d * all], &mut words.stream);
+        let shape = Shape { rows: 2 * d, lanes: all, stride: all, out: all };
+        format.product(shape, projection.packed().all(), right, Start::Bias(&projection.bias), projected);
+        let query = format.right(d, all, &projected[..d * all], &mut words.more);
+        let (logits, y) = (sized(probabilities, padded(n, lanes)), sized(next, padded(d, all)));
+        for at in (0..all).step_by(lanes) {
+            let left = format.keys(n, d, all, &right[at..], &mut words.keys);
+            let shape = Shape { rows: n, lanes, stride: all, out: lanes };
+            format.product(shape, left, &query[at..], Start::Zero, logits);
+            lanes::softmax(n, lanes, lanes, masked, logits);
+            let left = format.values(d, n, all, &projected[d * all + at..], &mut words.values);
+            let shape = Shape { rows: d, lanes, stride: lanes, out: all };
+            let right = format.right(n, lanes, logits, &mut words.probabilities);
+            format.product(shape, left, right, Start::Residual(&stream[at..], &self.out_bias), &mut y[at..]);
+        }
+    }
+
+    /// From the attention's sums in `memory.next` through both norms to `memory.stream`.
+    fn rest<F: Format<Word = W>>(&self, format: F, d: usize, group: Group, memory: &mut Memory<W>) {
+        let all = group.all;
+        let Memory { stream, next, hidden, words, .. } = memory;
+        let shape = |rows: usize| Shape { rows, lanes: all, stride: all, out: all };
+        let padded = |rows: usize| rows.next_multiple_of(LANES) * all;
+        lanes::norm(all, all, &self.norm1[0], &self.norm1[1], next);
+        let ffn = self.linear1.outputs();
+        let hidden = sized(hidden, padded(ffn));
+        let right = format.right(d, all, &next[..d * all], &mut words.stream);
+        format.product(
+            shape(ffn),
+            self.linear1.packed().all(),
+            right,
+            Start::Bias(&self.linear1.bias),
+            hidden,
+        );
+        lanes::relu(hidden);
+        let right = format.right(ffn, all, &hidden[..ffn * all], &mut words.more);
+        let y = sized(stream, padded(d));
+        let start = Start::Residual(next, &self.linear2.bias);
+        format.product(shape(d), self.linear2.packed().all(), right, start, y);
+        lanes::norm(all, all, &self.norm2[0], &self.norm2[1], y);
+    }
+}
+
+/// A whole linear map of the model.
+fn dense<F: Format>(format: F, network: &Network<f32>, id: usize) -> Dense<F::Word> {
+    let (w, b) = network.linear(id);
+    let inputs = w.len() / b.len().max(1);
+    Dense::new(format, w, inputs, b.len(), b, [0..inputs])
+}
+
+/// The first layer's residual sum before the attention's product: [token ; candidate] + value + bias, features x lanes at
+/// `stride`.
+fn residual(
+    token: &[f32],
+    candidate: &[f32],
+    value: &[f32],
+    bias: &[f32],
+    lanes: usize,
+    stride: usize,
+    y: &mut [f32],
+) {
+    let more = value.iter().zip(bias).map(|(v, b)| *v + *b);
+    let own = candidate.iter().map(Some);
+    let tokens = token.chunks_exact(lanes).map(Some).chain(std::iter::repeat(None));
+    let candidates = std::iter::repeat_n(None, token.len() / lanes).chain(own);
+    for (((y, more), token), candidate) in y.chunks_mut(stride).zip(more).zip(tokens).zip(candidates) {
+        let y = &mut y[..lanes];
+        match (token, candidate) {
+            (Some(token), _) => y.iter_mut().zip(token).for_each(|(y, t)| *y = *t + more),
+            (None, c) => y.fill(c.map_or(0.0, |c| *c) + more),
+        }
+    }
+}
