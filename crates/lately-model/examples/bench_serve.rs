@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use geometry::{Failure, HEADS, batch, model};
 use lately_features::FeatureBatch;
-use lately_model::{Engine, EngineMemory, Precision, parity, rank_correlation};
+use lately_model::{Engine, EngineMemory, Precision, ServingPrecision, parity, rank_correlation};
 use std::sync::Arc;
 
 #[derive(Debug, Parser)]
@@ -32,7 +32,7 @@ struct Args {
     /// Seconds to measure for.
     #[arg(long, default_value_t = 6.0)]
     seconds: f64,
-    /// f32 or bf16.
+    /// f32, bf16 or int8.
     #[arg(long, default_value = "f32")]
     precision: String,
     /// Compare outputs with this reference case first.
@@ -51,10 +51,11 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), Failure> {
-    let precision: Precision = serde_json::from_value(args.precision.clone().into())?;
+    let precision: ServingPrecision = serde_json::from_value(args.precision.clone().into())?;
     if let Some(file) = &args.parity {
-        let report = parity::run(file, precision)?;
-        if !report.holds(precision) {
+        let trained = if precision == ServingPrecision::F32 { Precision::F32 } else { Precision::Bf16 };
+        let report = parity::run(file, trained)?;
+        if !report.holds(trained) {
             return Err(format!("{} is out of bounds: {report:?}", file.display()).into());
         }
         series(
@@ -73,8 +74,8 @@ fn run(args: &Args) -> Result<(), Failure> {
     let engine = Engine::new(model.clone(), precision);
     let time = Duration::from_secs_f64(args.seconds);
     let logits = score(&engine, &parts, &mut scratches)?;
-    if precision != Precision::F32 {
-        let exact = Engine::new(model, Precision::F32);
+    if precision != ServingPrecision::F32 {
+        let exact = Engine::new(model, ServingPrecision::F32);
         agree(&score(&exact, &parts, &mut scratches)?, &logits)?;
     }
     let (start, mut samples) = (Instant::now(), Vec::new());

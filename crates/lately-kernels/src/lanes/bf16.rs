@@ -3,7 +3,7 @@
 
 use super::exact::Product;
 use super::left::{Left, Order, Packed};
-use super::{Format, LANES, SIDE, Shape, Start, check};
+use super::{Activations, Format, LANES, SIDE, Shape, Start, check};
 use crate::bf16::Isa;
 #[cfg(target_arch = "x86_64")]
 use crate::bf16::avx512;
@@ -72,6 +72,19 @@ impl Format for Bf16 {
         words
     }
 
+    fn product(self, s: Shape, left: Left<'_, u32>, right: &[u32], start: Start<'_>, y: &mut [f32]) {
+        check(s, &left, right, start, y);
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => amx::product(s, left, right, start, y),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => dot::product(s, left, right, start, y),
+            _ => portable(s, left, right, start, y),
+        }
+    }
+}
+
+impl Activations for Bf16 {
     fn keys<'a>(
         self,
         rows: usize,
@@ -82,12 +95,12 @@ impl Format for Bf16 {
     ) -> Left<'a, u32> {
         let depth = depth.div_ceil(2);
         if self.0 != Isa::Amx {
-            return Left { data: x, row: 1, step: stride, run: depth.max(1), jump: 0, group: LANES, depth };
+            return Left::view(x, 1, stride, LANES, depth);
         }
         let (padded, row) = (rows.next_multiple_of(SIDE), depth.next_multiple_of(SIDE));
         let out = buffer.sized(padded * row);
         transpose(padded, row, stride, x, out);
-        Left { data: out, row, step: 1, run: SIDE, jump: SIDE, group: SIDE * row, depth }
+        Left::tiles(out, row, depth)
     }
 
     fn values<'a>(
@@ -111,18 +124,7 @@ impl Format for Bf16 {
             let number = |k: usize| if k < depth { x[k] } else { 0.0 };
             (0..row).for_each(|k| out[k] = word(number(2 * k), number(2 * k + 1)));
         }
-        Left { data: out, row, step: 1, run: SIDE, jump: SIDE, group: SIDE * row, depth: words }
-    }
-
-    fn product(self, s: Shape, left: Left<'_, u32>, right: &[u32], start: Start<'_>, y: &mut [f32]) {
-        check(s, &left, right, start, y);
-        match self.0 {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Amx => amx::product(s, left, right, start, y),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => dot::product(s, left, right, start, y),
-            _ => portable(s, left, right, start, y),
-        }
+        Left::tiles(out, row, words)
     }
 }
 
@@ -159,8 +161,7 @@ fn portable(s: Shape, left: Left<'_, u32>, right: &[u32], start: Start<'_>, y: &
     for (i, half) in halves.into_iter().enumerate() {
         let (data, right): (Vec<f32>, Vec<f32>) =
             (left.data.iter().map(half).collect(), right.iter().map(half).collect());
-        let Left { row, step, run, jump, group, depth, .. } = left;
-        let left = Left { data: &data, row, step, run, jump, group, depth };
+        let left = left.with(&data[..]);
         let start = if i == 0 { start } else { Start::Add };
         Arch::new().dispatch(Product { s, left, right: &right, start, y: &mut *y });
     }

@@ -4,7 +4,7 @@
 use pulp::{Arch, Simd, WithSimd};
 
 use super::left::{Left, Order, Packed};
-use super::{Format, LANES, Shape, Start, check};
+use super::{Activations, Format, LANES, Shape, Start, check};
 use crate::buffer::Buffer;
 use crate::matrix::View;
 
@@ -23,6 +23,13 @@ impl Format for F32 {
         x
     }
 
+    fn product(self, s: Shape, left: Left<'_, f32>, right: &[f32], start: Start<'_>, y: &mut [f32]) {
+        check(s, &left, right, start, y);
+        Arch::new().dispatch(Product { s, left, right, start, y });
+    }
+}
+
+impl Activations for F32 {
     fn keys<'a>(
         self,
         _: usize,
@@ -31,7 +38,7 @@ impl Format for F32 {
         x: &'a [f32],
         _: &'a mut Buffer<f32>,
     ) -> Left<'a, f32> {
-        Left { data: x, row: 1, step: stride, run: depth.max(1), jump: 0, group: LANES, depth }
+        Left::view(x, 1, stride, LANES, depth)
     }
 
     fn values<'a>(
@@ -42,12 +49,7 @@ impl Format for F32 {
         x: &'a [f32],
         _: &'a mut Buffer<f32>,
     ) -> Left<'a, f32> {
-        Left { data: x, row: stride, step: 1, run: depth.max(1), jump: 0, group: LANES * stride, depth }
-    }
-
-    fn product(self, s: Shape, left: Left<'_, f32>, right: &[f32], start: Start<'_>, y: &mut [f32]) {
-        check(s, &left, right, start, y);
-        Arch::new().dispatch(Product { s, left, right, start, y });
+        Left::view(x, stride, 1, LANES * stride, depth)
     }
 }
 

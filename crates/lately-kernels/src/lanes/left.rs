@@ -12,6 +12,9 @@ pub struct Packed<W> {
     /// Words along the contracted dimension.
     pub(super) depth: usize,
     order: Order,
+    /// Of whole numbers: what one of them is worth, a row each, and their sum in each block, rows x blocks.
+    pub(super) scale: Vec<f32>,
+    pub(super) sums: Vec<i32>,
 }
 
 /// Order of the words in a block.
@@ -35,6 +38,10 @@ pub struct Left<'a, W> {
     pub(super) jump: usize,
     pub(super) group: usize,
     pub(super) depth: usize,
+    /// See [`Packed`]; the blocks are those from `first` on.
+    pub(super) scale: &'a [f32],
+    pub(super) sums: &'a [i32],
+    pub(super) first: usize,
 }
 
 impl<W: Copy + Default> Packed<W> {
@@ -49,7 +56,7 @@ impl<W: Copy + Default> Packed<W> {
             let (row, k) = (block / blocks * SIDE + row, block % blocks * SIDE + k);
             *out = if row < rows && k < depth { word(row, k) } else { W::default() };
         }
-        Self { words, rows, depth, order }
+        Self { words, rows, depth, order, scale: Vec::new(), sums: Vec::new() }
     }
 
     /// Rows.
@@ -80,11 +87,28 @@ impl<W: Copy + Default> Packed<W> {
             Order::Words => (1, SIDE, depth.max(1)), // blocks follow one another without a break
         };
         let data = &self.words[(from * BLOCK).min(self.words.len())..];
-        Left { data, row, step, run, jump: BLOCK, group: self.blocks() * BLOCK, depth }
+        let (group, scale, sums) = (self.blocks() * BLOCK, &self.scale[..], &self.sums[..]);
+        Left { data, row, step, run, jump: BLOCK, group, depth, scale, sums, first: from }
     }
 }
 
-impl<W> Left<'_, W> {
+impl<'a, W> Left<'a, W> {
+    /// Rows of activations.
+    pub(super) fn view(data: &'a [W], row: usize, step: usize, group: usize, depth: usize) -> Self {
+        Self { data, row, step, run: depth.max(1), jump: 0, group, depth, scale: &[], sums: &[], first: 0 }
+    }
+
+    /// Rows of activations, each in runs of [`SIDE`] words: tiles.
+    pub(super) fn tiles(data: &'a [W], row: usize, depth: usize) -> Self {
+        Self { run: SIDE, jump: SIDE, ..Self::view(data, row, 1, SIDE * row, depth) }
+    }
+
+    /// The same words as others.
+    pub(super) fn with<V>(self, data: &'a [V]) -> Left<'a, V> {
+        let Left { row, step, run, jump, group, depth, scale, sums, first, .. } = self;
+        Left { data, row, step, run, jump, group, depth, scale, sums, first }
+    }
+
     /// Index of the first word of a row.
     pub(super) fn start(&self, row: usize) -> usize {
         row / SIDE * self.group + row % SIDE * self.row

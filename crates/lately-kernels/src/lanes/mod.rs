@@ -4,7 +4,7 @@
 //! In this layout nothing has to be packed between products, sums over features (norms) and over keys (softmax) need no
 //! step across a vector, and a lane's result depends on no other lane: each number is summed in one order, whatever stands
 //! beside it. A product is `y = [start +] left right`: `left` is a weight, packed once ([`Format::pack`]), or made of
-//! activations ([`Format::keys`], [`Format::values`]); `right` are activations, features x lanes ([`Format::right`]).
+//! activations ([`Activations`]); `right` are activations, features x lanes ([`Format::right`]).
 //!
 //! A matrix has a stride from feature to feature, a multiple of 16, as are the lanes that are computed; what stands in lanes
 //! beyond the wanted ones is finite where the input is, and means nothing.
@@ -12,6 +12,7 @@
 mod attend;
 mod bf16;
 mod exact;
+mod int8;
 mod left;
 mod norm;
 mod reorder;
@@ -22,6 +23,7 @@ mod tests;
 pub use attend::{combine, exponentials, exponentials_of, largest, plain, softmax};
 pub use bf16::Bf16;
 pub use exact::F32;
+pub use int8::{Int8, Int8Isa};
 pub use left::{Left, Packed};
 pub use norm::{norm, relu};
 pub use reorder::{from_rows, to_rows};
@@ -81,6 +83,22 @@ pub trait Format: Copy + Debug + Send + Sync + 'static {
         buffer: &'a mut Buffer<Self::Word>,
     ) -> &'a [Self::Word];
 
+    /// `y = start + left right`. `y` has its rows rounded up to a multiple of 16; those beyond are undefined.
+    ///
+    /// # Panics
+    /// Where a slice is shorter than its shape.
+    fn product(
+        self,
+        s: Shape,
+        left: Left<'_, Self::Word>,
+        right: &[Self::Word],
+        start: Start<'_>,
+        y: &mut [f32],
+    );
+}
+
+/// A format in which products of activations are made, too.
+pub trait Activations: Format {
     /// The first `rows` lanes of a right factor, transposed: each a row of a left factor.
     fn keys<'a>(
         self,
@@ -100,19 +118,6 @@ pub trait Format: Copy + Debug + Send + Sync + 'static {
         x: &'a [f32],
         buffer: &'a mut Buffer<Self::Word>,
     ) -> Left<'a, Self::Word>;
-
-    /// `y = start + left right`. `y` has its rows rounded up to a multiple of 16; those beyond are undefined.
-    ///
-    /// # Panics
-    /// Where a slice is shorter than its shape.
-    fn product(
-        self,
-        s: Shape,
-        left: Left<'_, Self::Word>,
-        right: &[Self::Word],
-        start: Start<'_>,
-        y: &mut [f32],
-    );
 }
 
 /// Checks what every product relies on.

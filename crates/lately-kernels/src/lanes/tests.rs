@@ -36,7 +36,7 @@ const SHAPES: [(usize, usize, usize); 9] = [
 ];
 
 /// A weight, keys and values by one format.
-fn products<F: Format>(format: F, round: impl Fn(f32) -> f32 + Copy) {
+fn products<F: Activations>(format: F, round: impl Fn(f32) -> f32 + Copy) {
     for (i, (rows, depth, lanes)) in SHAPES.into_iter().enumerate() {
         let (stride, out) = (lanes + 16 * (i % 2), lanes + 16 * (i % 3));
         let s = Shape { rows, lanes, stride, out };
@@ -86,6 +86,47 @@ fn products_agree_with_the_reference() {
     }
 }
 
+/// Against exact sums of the rounded factors, in one part and in two.
+#[test]
+fn products_of_whole_numbers_are_those_of_the_rounded_factors() {
+    for (i, (rows, depth, lanes)) in SHAPES.into_iter().enumerate() {
+        let (stride, out) = (lanes, lanes + 16 * (i % 3));
+        let s = Shape { rows, lanes, stride, out };
+        let (w, x, bias) = (numbers(rows * depth, 1), numbers(depth * stride, 2), numbers(rows, 3));
+        let residual = numbers(rows * out, 4);
+        let start_of = numbers(rows.next_multiple_of(16) * out, 5);
+        let rounded = |values: &mut dyn Iterator<Item = f32>| -> Vec<f32> {
+            let values: Vec<f32> = values.collect();
+            let (worth, rate) = int8::scale(values.iter().fold(0.0f32, |m, x| m.max(x.abs())));
+            values.iter().map(|x| (x * rate).round_ties_even() * worth).collect()
+        };
+        let w_rounded: Vec<f32> = w.chunks(depth).flat_map(|row| rounded(&mut row.iter().copied())).collect();
+        let lanes_rounded: Vec<Vec<f32>> =
+            (0..lanes).map(|l| rounded(&mut (0..depth).map(|k| x[k * stride + l]))).collect();
+        let x_rounded: Vec<f32> =
+            (0..depth).flat_map(|k| lanes_rounded.iter().map(move |lane| lane[k])).collect();
+        for isa in Int8Isa::available() {
+            let format = Int8::with(isa).unwrap();
+            let packed = format.pack(rows, depth, View::rows(&w, depth));
+            let mut buffer = Buffer::default();
+            let right = format.right(depth, stride, &x, &mut buffer);
+            for start in [Start::Zero, Start::Bias(&bias), Start::Residual(&residual, &bias), Start::Add] {
+                let (mut got, mut want) = (start_of.clone(), start_of.clone());
+                let first = packed.blocks().min(2);
+                format.product(s, packed.part(0, first), right, start, &mut got);
+                let rest = &right[first * 16 * stride..];
+                format.product(s, packed.part(first, packed.blocks()), rest, Start::Add, &mut got);
+                let view = View::rows(&w_rounded, depth);
+                scalar::product(s, depth, |x| x, view, &x_rounded, start, &mut want);
+                for row in 0..rows {
+                    let at = row * out..row * out + lanes;
+                    near(&got[at.clone()], &want[at], 2e-5, &format!("{isa:?} {s:?} {start:?}"));
+                }
+            }
+        }
+    }
+}
+
 /// By parts of the contracted dimension, and for some lanes alone, the very same bits.
 #[test]
 fn a_lane_has_the_same_bits_in_any_company() {
@@ -114,6 +155,7 @@ fn a_lane_has_the_same_bits_in_any_company() {
     }
     check(F32);
     Isa::available().into_iter().for_each(|isa| check(Bf16::with(isa).unwrap()));
+    Int8Isa::available().into_iter().for_each(|isa| check(Int8::with(isa).unwrap()));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use lately_features::FeatureBatch;
 use lately_kernels::Dropout;
 use lately_kernels::buffer::Buffer;
-use lately_kernels::lanes::{self, Format, LANES, Left, Shape, Start};
+use lately_kernels::lanes::{self, Activations, Format, LANES, Left, Shape, Start};
 
 use super::dense::Dense;
 use super::request::{FirstWeights, RequestPart};
@@ -95,7 +95,7 @@ struct Group {
 
 impl<W: Copy + Default> EncoderWeights<W> {
     /// None where the encoder has no compiled form.
-    pub(super) fn new<F: Format<Word = W>>(format: F, network: &Network<f32>) -> Option<Self> {
+    pub(super) fn new<F: Activations<Word = W>>(format: F, network: &Network<f32>) -> Option<Self> {
         let plan = &network.plan.encoder;
         let candidate = plan.width.saturating_sub(plan.token);
         let fits = plan.folds && plan.per_candidate && !plan.appended && candidate > 0;
@@ -125,14 +125,14 @@ impl<W: Copy + Default> EncoderWeights<W> {
     }
 
     /// Fills `sequence` (the chunk's rows x the encoder's output); returns how many candidates took the plain path.
-    pub(super) fn forward<F: Format<Word = W>>(
+    pub(super) fn forward<F: Activations<Word = W>>(
         &self,
         format: F,
         network: &Network<f32>,
         batch: &FeatureBatch,
         chunk: &Chunk,
         tape: &mut EncoderTape<f32>,
-        memory: &mut super::Memory<W>,
+        memory: &mut super::Encoding<W>,
         sequence: &mut [f32],
     ) -> u64 {
         let pass = Pass { network, batch, chunk, dropout: Dropout::default(), folded: &[] };
@@ -150,7 +150,7 @@ impl<W: Copy + Default> EncoderWeights<W> {
                 let from = chunk.source[row] as usize * self.token;
                 let rows = &tape.token[from..from + range.len() * self.token];
                 let masked = if chunk.masked.is_empty() { &[] } else { &chunk.masked[range] };
-                let super::Memory { request, encoder, .. } = &mut *memory;
+                let super::Encoding { request, encoder } = &mut *memory;
                 encoder.part.fill(format, &self.first, rows, masked, request);
                 let candidates = &tape.candidate[row * self.candidate..(row + count) * self.candidate];
                 fallbacks += self.request(format, candidates, encoder, sequence);
@@ -161,7 +161,7 @@ impl<W: Copy + Default> EncoderWeights<W> {
     }
 
     /// All candidates (rows of their part of a token) of the request in `memory.part`.
-    fn request<F: Format<Word = W>>(
+    fn request<F: Activations<Word = W>>(
         &self,
         format: F,
         candidates: &[f32],
@@ -202,7 +202,7 @@ impl<W: Copy + Default> EncoderWeights<W> {
     }
 
     /// The candidates' own logits (exponents of [`lanes::combine`]) and values, a row each.
-    fn candidates<F: Format<Word = W>>(
+    fn candidates<F: Activations<Word = W>>(
         &self,
         format: F,
         candidates: &[f32],
@@ -232,7 +232,7 @@ impl<W: Copy + Default> EncoderWeights<W> {
     }
 
     /// From the candidates `from..` to the first layer's output in `memory.stream`.
-    fn first_layer<F: Format<Word = W>>(
+    fn first_layer<F: Activations<Word = W>>(
         &self,
         format: F,
         part: &RequestPart,
@@ -287,7 +287,7 @@ impl<W: Copy + Default> EncoderWeights<W> {
     }
 
     /// The linear map of all maxima, into the first columns of `sequence`.
-    fn pool<F: Format<Word = W>>(
+    fn pool<F: Activations<Word = W>>(
         &self,
         format: F,
         pool: &Dense<W>,
@@ -314,7 +314,7 @@ impl<W: Copy + Default> EncoderWeights<W> {
 }
 
 impl<W: Copy + Default> LayerWeights<W> {
-    fn new<F: Format<Word = W>>(
+    fn new<F: Activations<Word = W>>(
         format: F,
         network: &Network<f32>,
         ids: LayerIds,
@@ -334,7 +334,7 @@ impl<W: Copy + Default> LayerWeights<W> {
     }
 
     /// Attention over `memory.stream`, with its residual, to `memory.next`.
-    fn attend<F: Format<Word = W>>(
+    fn attend<F: Activations<Word = W>>(
         &self,
         format: F,
         d: usize,
@@ -365,7 +365,7 @@ impl<W: Copy + Default> LayerWeights<W> {
     }
 
     /// From the attention's sums in `memory.next` through both norms to `memory.stream`.
-    fn rest<F: Format<Word = W>>(&self, format: F, d: usize, group: Group, memory: &mut Memory<W>) {
+    fn rest<F: Activations<Word = W>>(&self, format: F, d: usize, group: Group, memory: &mut Memory<W>) {
         let all = group.all;
         let Memory { stream, next, hidden, words, .. } = memory;
         let shape = |rows: usize| Shape { rows, lanes: all, stride: all, out: all };

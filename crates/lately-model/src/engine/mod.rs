@@ -20,14 +20,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use lately_features::FeatureBatch;
 use lately_kernels::Dropout;
+use lately_kernels::bf16::Isa;
 use lately_kernels::buffer::Buffer;
-use lately_kernels::lanes::{Bf16, F32, Format};
+use lately_kernels::lanes::{Activations, Bf16, F32, Format, Int8};
+use serde::{Deserialize, Serialize};
 
 use crate::backend::Cpu;
 use crate::chunk::{Chunk, Limits, check};
 use crate::shard::Piece;
 use crate::tape::{EncoderTape, Folded, sized};
-use crate::{Model, ModelError, Precision};
+use crate::{Model, ModelError};
 use encoder::EncoderWeights;
 use top::TopWeights;
 
@@ -40,19 +42,46 @@ pub struct Engine {
     fallbacks: AtomicU64,
 }
 
-#[derive(Debug)]
-enum Weights {
-    F32(Compiled<F32>),
-    Bf16(Compiled<Bf16>),
+/// In what a served model multiplies. All sum in f32, or exactly.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ServingPrecision {
+    /// As it was trained.
+    #[default]
+    F32,
+    /// Factors rounded to bfloat16.
+    Bf16,
+    /// The top's factors rounded to whole numbers of 8 bits, the encoder's to bfloat16, where the machine multiplies those.
+    Int8,
 }
 
-/// All weights in one format.
+impl ServingPrecision {
+    /// Its name in configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+        }
+    }
+}
+
 #[derive(Debug)]
-struct Compiled<F: Format> {
-    format: F,
+enum Weights {
+    F32(Compiled<F32, F32>),
+    Bf16(Compiled<Bf16, Bf16>),
+    Int8(Compiled<Bf16, Int8>),
+    /// On machines without instructions for bfloat16.
+    Int8AndF32(Compiled<F32, Int8>),
+}
+
+/// All weights, the encoder's in one format and the top's in another.
+#[derive(Debug)]
+struct Compiled<E: Format, T: Format> {
+    formats: (E, T),
     /// Of an encoder that has a compiled form.
-    encoder: Option<EncoderWeights<F::Word>>,
-    top: TopWeights<F::Word>,
+    encoder: Option<EncoderWeights<E::Word>>,
+    top: TopWeights<T::Word>,
 }
 
 /// Working memory of [`Engine::score`]: one a thread. It grows to what the largest call needs and is then reused.
@@ -69,20 +98,47 @@ pub struct EngineMemory {
     words: Memory<u32>,
 }
 
-/// The part of it that depends on the format.
+/// The parts of it that depend on the formats.
 #[derive(Debug, Default)]
 struct Memory<W> {
+    encoder: Encoding<W>,
+    top: top::Memory<W>,
+}
+
+#[derive(Debug, Default)]
+struct Encoding<W> {
     request: request::Memory<W>,
     encoder: encoder::Memory<W>,
-    top: top::Memory<W>,
+}
+
+/// Where the memory of a word's formats is.
+trait Holds<W> {
+    fn of(&mut self) -> &mut Memory<W>;
+}
+
+impl Holds<f32> for EngineMemory {
+    fn of(&mut self) -> &mut Memory<f32> {
+        &mut self.exact
+    }
+}
+
+impl Holds<u32> for EngineMemory {
+    fn of(&mut self) -> &mut Memory<u32> {
+        &mut self.words
+    }
 }
 
 impl Engine {
     /// Packs a model's weights; about as many bytes again as they have in this precision.
-    pub fn new(model: Arc<Model>, precision: Precision) -> Self {
+    pub fn new(model: Arc<Model>, precision: ServingPrecision) -> Self {
+        let bf16 = Bf16::default();
         let weights = match precision {
-            Precision::F32 => Weights::F32(Compiled::new(F32, &model)),
-            Precision::Bf16 => Weights::Bf16(Compiled::new(Bf16::default(), &model)),
+            ServingPrecision::F32 => Weights::F32(Compiled::new((F32, F32), &model)),
+            ServingPrecision::Bf16 => Weights::Bf16(Compiled::new((bf16, bf16), &model)),
+            ServingPrecision::Int8 if Isa::best() == Isa::Portable => {
+                Weights::Int8AndF32(Compiled::new((F32, Int8::default()), &model))
+            }
+            ServingPrecision::Int8 => Weights::Int8(Compiled::new((bf16, Int8::default()), &model)),
         };
         Self { model, weights, fallbacks: AtomicU64::new(0) }
     }
@@ -93,10 +149,11 @@ impl Engine {
     }
 
     /// In what its products multiply.
-    pub fn precision(&self) -> Precision {
+    pub fn precision(&self) -> ServingPrecision {
         match self.weights {
-            Weights::F32(_) => Precision::F32,
-            Weights::Bf16(_) => Precision::Bf16,
+            Weights::F32(_) => ServingPrecision::F32,
+            Weights::Bf16(_) => ServingPrecision::Bf16,
+            Weights::Int8(_) | Weights::Int8AndF32(_) => ServingPrecision::Int8,
         }
     }
 
@@ -118,8 +175,10 @@ impl Engine {
         check(&model.network.plan, batch)?;
         let mut logits = Vec::with_capacity(batch.rows() * model.heads());
         match &self.weights {
-            Weights::F32(weights) => self.run(weights, batch, memory, |m| &mut m.exact, &mut logits),
-            Weights::Bf16(weights) => self.run(weights, batch, memory, |m| &mut m.words, &mut logits),
+            Weights::F32(weights) => self.run(weights, batch, memory, &mut logits),
+            Weights::Bf16(weights) => self.run(weights, batch, memory, &mut logits),
+            Weights::Int8(weights) => self.run(weights, batch, memory, &mut logits),
+            Weights::Int8AndF32(weights) => self.run(weights, batch, memory, &mut logits),
         }
         if let Some(calibration) = &model.calibration {
             calibration.apply(&mut logits);
@@ -127,16 +186,19 @@ impl Engine {
         Ok(logits)
     }
 
-    fn run<F: Format>(
+    fn run<E: Activations, T: Format>(
         &self,
-        weights: &Compiled<F>,
+        weights: &Compiled<E, T>,
         batch: &FeatureBatch,
         memory: &mut EngineMemory,
-        own: impl Fn(&mut EngineMemory) -> &mut Memory<F::Word>,
         logits: &mut Vec<f32>,
-    ) {
+    ) where
+        EngineMemory: Holds<E::Word> + Holds<T::Word>,
+    {
         let network = &self.model.network;
-        let mut words = std::mem::take(own(memory));
+        let mut encoding = std::mem::take(&mut Holds::<E::Word>::of(memory).encoder);
+        let mut top = std::mem::take(&mut Holds::<T::Word>::of(memory).top);
+        let (of_encoder, of_top) = weights.formats;
         let mut row = 0;
         while row < batch.rows() {
             let EngineMemory { chunk, tape, piece, folded, rows_major, sequence, .. } = &mut *memory;
@@ -147,7 +209,7 @@ impl Engine {
                 Some(encoder) => {
                     let sequence = sized(sequence, rows.len() * network.plan.encoder.output);
                     let fallbacks =
-                        encoder.forward(weights.format, network, batch, chunk, tape, &mut words, sequence);
+                        encoder.forward(of_encoder, network, batch, chunk, tape, &mut encoding, sequence);
                     self.fallbacks.fetch_add(fallbacks, Ordering::Relaxed);
                     network.inputs::<Cpu>(batch, chunk, sequence, inputs);
                 }
@@ -163,10 +225,11 @@ impl Engine {
                     }
                 }
             }
-            weights.top.forward(weights.format, network, batch, chunk, inputs, &mut words.top, logits);
+            weights.top.forward(of_top, network, batch, chunk, inputs, &mut top, logits);
             row = rows.end;
         }
-        *own(memory) = words;
+        Holds::<E::Word>::of(memory).encoder = encoding;
+        Holds::<T::Word>::of(memory).top = top;
     }
 }
 
@@ -180,9 +243,10 @@ fn apart(chunk: &Chunk, per_candidate: bool) -> impl Iterator<Item = Range<usize
     })
 }
 
-impl<F: Format> Compiled<F> {
-    fn new(format: F, model: &Model) -> Self {
+impl<E: Activations, T: Format> Compiled<E, T> {
+    fn new(formats: (E, T), model: &Model) -> Self {
         let network = &model.network;
-        Self { format, encoder: EncoderWeights::new(format, network), top: TopWeights::new(format, network) }
+        let (encoder, top) = (EncoderWeights::new(formats.0, network), TopWeights::new(formats.1, network));
+        Self { formats, encoder, top }
     }
 }

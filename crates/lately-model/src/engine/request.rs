@@ -2,7 +2,7 @@
 //! exponentials (see [`lately_kernels::shared`] for the algebra).
 
 use lately_kernels::buffer::Buffer;
-use lately_kernels::lanes::{self, Format, LANES, Shape, Start};
+use lately_kernels::lanes::{self, Activations, LANES, Shape, Start};
 
 use super::dense::Dense;
 use crate::tape::sized;
@@ -44,7 +44,7 @@ pub(super) struct Memory<W> {
 
 impl RequestPart {
     /// Of tokens, rows of [action ; item].
-    pub(super) fn fill<F: Format>(
+    pub(super) fn fill<F: Activations>(
         &mut self,
         format: F,
         weights: &FirstWeights<F::Word>,

@@ -6,7 +6,7 @@ use lately_features::FeatureBatch;
 
 use super::score::{configs, pick};
 use super::world::{batch, small};
-use crate::{Engine, EngineMemory, Model, ModelConfig, Precision, Scratch};
+use crate::{Engine, EngineMemory, Model, ModelConfig, Scratch, ServingPrecision};
 
 fn worst(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
@@ -34,12 +34,14 @@ fn the_compiled_model_scores_as_the_model() {
         let model = Arc::new(Model::new(config.clone(), &schema, 1).unwrap());
         let exact = model.score(&b, &mut Scratch::default()).unwrap();
         let mut memory = EngineMemory::default();
-        let engine = Engine::new(model.clone(), Precision::F32);
+        let engine = Engine::new(model.clone(), ServingPrecision::F32);
         let got = engine.score(&b, &mut memory).unwrap();
         assert!(worst(&got, &exact) < 1e-5, "{} in f32, {config:?}", worst(&got, &exact));
-        let engine = Engine::new(model, Precision::Bf16);
-        let got = engine.score(&b, &mut memory).unwrap();
-        assert!(worst(&got, &exact) < 3e-2, "{} in bf16, {config:?}", worst(&got, &exact));
+        for precision in [ServingPrecision::Bf16, ServingPrecision::Int8] {
+            let engine = Engine::new(model.clone(), precision);
+            let got = engine.score(&b, &mut memory).unwrap();
+            assert!(worst(&got, &exact) < 3e-2, "{} in {precision:?}, {config:?}", worst(&got, &exact));
+        }
     }
 }
 
@@ -50,7 +52,7 @@ fn a_row_has_the_same_bits_in_any_company_and_order() {
     let b = batch(&schema, &requests, 2);
     for config in all() {
         let model = Arc::new(Model::new(config.clone(), &schema, 1).unwrap());
-        for precision in [Precision::F32, Precision::Bf16] {
+        for precision in [ServingPrecision::F32, ServingPrecision::Bf16, ServingPrecision::Int8] {
             let engine = Engine::new(model.clone(), precision);
             let mut memory = EngineMemory::default();
             let mut score = |b: &FeatureBatch| engine.score(b, &mut memory).unwrap();
