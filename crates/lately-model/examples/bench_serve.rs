@@ -58,11 +58,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         if !report.holds(trained) {
             return Err(format!("{} is out of bounds: {report:?}", file.display()).into());
         }
-        series(
-            "outputs against the reference case",
-            "relative difference",
-            &[report.transact.max(report.logits)],
-        );
+        series("outputs against the reference case", "relative difference", &[report.served]);
     }
     let (model, whole) = (Arc::new(model()?), batch(1, args.candidates, args.tokens));
     let size = args.candidates.div_ceil(args.threads.max(1)).max(1);

@@ -41,7 +41,7 @@ pub use backend::{Backend, Cpu, CpuBf16, CpuRounded, Scalar};
 pub use calibration::{Calibration, HeadCalibration};
 pub use checkpoint::{CheckpointError, Manifest};
 pub use config::{Encoder, Fusion, ModelConfig, Outputs, Precision, SequenceActions};
-pub use engine::{Engine, EngineMemory, ServingPrecision};
+pub use engine::{Engine, EngineMemory, PartCache, ServingPrecision};
 pub use error::ModelError;
 pub use gradients::{GradientOf, Gradients};
 pub use model::Model;

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use lately_features::schema::{ActionType, FeatureKind, Head, Polarity, Schema, SequenceLimits};
 use lately_features::{FeatureBatch, action_bit};
@@ -10,7 +11,10 @@ use safetensors::tensor::SafeTensors;
 
 use crate::backend::{Backend, Cpu, CpuBf16};
 use crate::checkpoint::floats;
-use crate::{Encoder, Fusion, Gradients, Model, ModelConfig, ModelError, Precision, Scratch};
+use crate::{
+    Encoder, Engine, EngineMemory, Fusion, Gradients, Model, ModelConfig, ModelError, Precision, Scratch,
+    ServingPrecision,
+};
 
 /// Largest differences, each relative to the largest expected magnitude (a gradient: of its tensor).
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +23,8 @@ pub struct ParityReport {
     pub transact: f64,
     /// Of the logits.
     pub logits: f64,
+    /// Of the compiled form's logits.
+    pub served: f64,
     /// Of the gradients.
     pub gradients: f64,
     /// Name of the weight with the worst gradient.
@@ -29,7 +35,7 @@ impl ParityReport {
     /// Within the bounds of a precision, for outputs and for gradients: 1e-4 and 1e-3 in f32, 1e-2 in bf16.
     pub fn holds(&self, precision: Precision) -> bool {
         let (outputs, gradients) = bounds(precision);
-        self.transact <= outputs && self.logits <= outputs && self.gradients <= gradients
+        [self.transact, self.logits, self.served].iter().all(|x| *x <= outputs) && self.gradients <= gradients
     }
 }
 
@@ -127,13 +133,16 @@ fn missing(name: &str) -> ParityError {
 /// Where the file cannot be read or is incomplete.
 pub fn run(path: &Path, precision: Precision) -> Result<ParityReport, ParityError> {
     match precision {
-        Precision::F32 => run_on::<Cpu>(path),
-        Precision::Bf16 => run_on::<CpuBf16>(path),
+        Precision::F32 => run_on::<Cpu>(path, ServingPrecision::F32),
+        Precision::Bf16 => run_on::<CpuBf16>(path, ServingPrecision::Bf16),
     }
 }
 
 /// [`run`] on any backend.
-pub(crate) fn run_on<B: Backend<f32>>(path: &Path) -> Result<ParityReport, ParityError> {
+pub(crate) fn run_on<B: Backend<f32>>(
+    path: &Path,
+    serving: ServingPrecision,
+) -> Result<ParityReport, ParityError> {
     let read = |source| ParityError::Read { path: path.display().to_string(), source };
     let bytes = std::fs::read(path).map_err(read)?;
     let case = Case::new(&bytes)?;
@@ -158,9 +167,12 @@ pub(crate) fn run_on<B: Backend<f32>>(path: &Path) -> Result<ParityReport, Parit
             worst = (difference, name.to_owned());
         }
     }
+    let expected = case.floats("logits")?;
+    let served = Engine::new(Arc::new(model), serving).score(&batch, &mut EngineMemory::default())?;
     Ok(ParityReport {
         transact: relative(&transact, &case.floats("transact")?),
-        logits: relative(&logits, &case.floats("logits")?),
+        logits: relative(&logits, &expected),
+        served: relative(&served, &expected),
         gradients: worst.0,
         worst_gradient: worst.1,
     })

@@ -132,6 +132,7 @@ impl<W: Copy + Default> EncoderWeights<W> {
         batch: &FeatureBatch,
         chunk: &Chunk,
         tape: &mut EncoderTape<f32>,
+        kept: Option<super::Kept<'_>>,
         memory: &mut super::Encoding<W>,
         sequence: &mut [f32],
     ) -> u64 {
@@ -151,27 +152,44 @@ impl<W: Copy + Default> EncoderWeights<W> {
                 let rows = &tape.token[from..from + range.len() * self.token];
                 let masked = if chunk.masked.is_empty() { &[] } else { &chunk.masked[range] };
                 let super::Encoding { request, encoder } = &mut *memory;
-                encoder.part.fill(format, &self.first, rows, masked, request);
                 let candidates = &tape.candidate[row * self.candidate..(row + count) * self.candidate];
-                fallbacks += self.request(format, candidates, encoder, sequence);
+                if let Some(kept) = kept {
+                    let found = kept.cache.part(
+                        kept.users[chunk.request[row] as usize],
+                        kept.engine,
+                        rows,
+                        masked,
+                        || {
+                            let mut part = RequestPart::default();
+                            part.fill(format, &self.first, rows, masked, request);
+                            part
+                        },
+                    );
+                    fallbacks += self.request(format, &found.part, candidates, encoder, sequence);
+                } else {
+                    let mut part = std::mem::take(&mut encoder.part);
+                    part.fill(format, &self.first, rows, masked, request);
+                    fallbacks += self.request(format, &part, candidates, encoder, sequence);
+                    encoder.part = part;
+                }
             }
             row += count;
         }
         fallbacks
     }
 
-    /// All candidates (rows of their part of a token) of the request in `memory.part`.
+    /// All candidates (rows of their part of a token) of a request.
     fn request<F: Activations<Word = W>>(
         &self,
         format: F,
+        part: &RequestPart,
         candidates: &[f32],
         memory: &mut Memory<W>,
         sequence: &mut [f32],
     ) -> u64 {
         let (d, count) = (self.width, candidates.len() / self.candidate);
-        let (n, lanes) = (memory.part.tokens, memory.part.lanes);
+        let (n, lanes) = (part.tokens, part.lanes);
         // Taken out, so that its factors can be held while the rest of the memory is used.
-        let part = std::mem::take(&mut memory.part);
         let [mut words, mut keys, mut values] =
             [&mut memory.words.token, &mut memory.words.token_keys, &mut memory.words.token_values]
                 .map(std::mem::take);
@@ -185,14 +203,13 @@ impl<W: Copy + Default> EncoderWeights<W> {
         for from in (0..count).step_by(together) {
             let size = together.min(count - from);
             let group = Group { count: size, tokens: n, lanes, all: size * lanes };
-            fallbacks += self.first_layer(format, &part, value_factor, candidates, from, group, memory);
+            fallbacks += self.first_layer(format, part, value_factor, candidates, from, group, memory);
             for layer in &self.layers[1..] {
                 layer.attend(format, d, group, &part.masked, memory);
                 layer.rest(format, d, group, memory);
             }
             self.outputs(from, group, memory, sequence);
         }
-        memory.part = part;
         let taken = &mut memory.words;
         (taken.token, taken.token_keys, taken.token_values) = (words, keys, values);
         if let Some(pool) = &self.pool {

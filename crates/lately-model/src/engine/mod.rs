@@ -1,6 +1,7 @@
 //! A model compiled for serving: weights folded and packed once, activations features x lanes ([`lately_kernels::lanes`]).
 //!
 //! - `request`: what all candidates of a request share in the first layer, once a request.
+//! - `cache`: the same of a person's latest request.
 //! - `encoder`: the encoder's layers, some candidates at a time, so that their activations stay in the first two caches.
 //! - `top`: cross layers, MLP and heads, 64 rows at a time; what a row has from its request is multiplied once a request.
 //! - `dense`: a packed linear map.
@@ -9,6 +10,7 @@
 //! Encoders that are no per-candidate one-head transformer over [token ; candidate] keep the form of training, a row at
 //! a time.
 
+mod cache;
 mod dense;
 mod encoder;
 mod request;
@@ -30,6 +32,7 @@ use crate::chunk::{Chunk, Limits, check};
 use crate::shard::Piece;
 use crate::tape::{EncoderTape, Folded, sized};
 use crate::{Model, ModelError};
+pub use cache::PartCache;
 use encoder::EncoderWeights;
 use top::TopWeights;
 
@@ -38,6 +41,8 @@ use top::TopWeights;
 pub struct Engine {
     model: Arc<Model>,
     weights: Weights,
+    /// No other engine of this process has it.
+    number: u64,
     /// Candidates whose attention took the plain path.
     fallbacks: AtomicU64,
 }
@@ -64,6 +69,14 @@ impl ServingPrecision {
             Self::Int8 => "int8",
         }
     }
+}
+
+/// Where shared parts are kept, and whose they are.
+#[derive(Clone, Copy)]
+struct Kept<'a> {
+    cache: &'a PartCache,
+    users: &'a [u64],
+    engine: u64,
 }
 
 #[derive(Debug)]
@@ -140,7 +153,9 @@ impl Engine {
             }
             ServingPrecision::Int8 => Weights::Int8(Compiled::new((bf16, Int8::default()), &model)),
         };
-        Self { model, weights, fallbacks: AtomicU64::new(0) }
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        Self { model, weights, number, fallbacks: AtomicU64::new(0) }
     }
 
     /// The model.
@@ -170,15 +185,40 @@ impl Engine {
     /// # Errors
     /// Where the batch does not fit the schema or holds numbers that are not finite.
     pub fn score(&self, batch: &FeatureBatch, memory: &mut EngineMemory) -> Result<Vec<f32>, ModelError> {
+        self.score_kept(batch, None, memory)
+    }
+
+    /// The same bits as [`Engine::score`], with what a person's requests share taken from `cache`, or put there. `users`: a
+    /// number for the person of each request of the batch.
+    ///
+    /// # Errors
+    /// As there, and where a request has no user.
+    pub fn score_cached(
+        &self,
+        batch: &FeatureBatch,
+        users: &[u64],
+        cache: &PartCache,
+        memory: &mut EngineMemory,
+    ) -> Result<Vec<f32>, ModelError> {
+        ModelError::length("users", batch.requests(), users.len())?;
+        self.score_kept(batch, Some(Kept { cache, users, engine: self.number }), memory)
+    }
+
+    fn score_kept(
+        &self,
+        batch: &FeatureBatch,
+        kept: Option<Kept<'_>>,
+        memory: &mut EngineMemory,
+    ) -> Result<Vec<f32>, ModelError> {
         let model = &*self.model;
         let batch = &*model.admission.apply(batch);
         check(&model.network.plan, batch)?;
         let mut logits = Vec::with_capacity(batch.rows() * model.heads());
         match &self.weights {
-            Weights::F32(weights) => self.run(weights, batch, memory, &mut logits),
-            Weights::Bf16(weights) => self.run(weights, batch, memory, &mut logits),
-            Weights::Int8(weights) => self.run(weights, batch, memory, &mut logits),
-            Weights::Int8AndF32(weights) => self.run(weights, batch, memory, &mut logits),
+            Weights::F32(weights) => self.run(weights, batch, kept, memory, &mut logits),
+            Weights::Bf16(weights) => self.run(weights, batch, kept, memory, &mut logits),
+            Weights::Int8(weights) => self.run(weights, batch, kept, memory, &mut logits),
+            Weights::Int8AndF32(weights) => self.run(weights, batch, kept, memory, &mut logits),
         }
         if let Some(calibration) = &model.calibration {
             calibration.apply(&mut logits);
@@ -190,6 +230,7 @@ impl Engine {
         &self,
         weights: &Compiled<E, T>,
         batch: &FeatureBatch,
+        kept: Option<Kept<'_>>,
         memory: &mut EngineMemory,
         logits: &mut Vec<f32>,
     ) where
@@ -208,8 +249,16 @@ impl Engine {
             match &weights.encoder {
                 Some(encoder) => {
                     let sequence = sized(sequence, rows.len() * network.plan.encoder.output);
-                    let fallbacks =
-                        encoder.forward(of_encoder, network, batch, chunk, tape, &mut encoding, sequence);
+                    let fallbacks = encoder.forward(
+                        of_encoder,
+                        network,
+                        batch,
+                        chunk,
+                        tape,
+                        kept,
+                        &mut encoding,
+                        sequence,
+                    );
                     self.fallbacks.fetch_add(fallbacks, Ordering::Relaxed);
                     network.inputs::<Cpu>(batch, chunk, sequence, inputs);
                 }

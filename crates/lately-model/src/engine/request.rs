@@ -43,6 +43,12 @@ pub(super) struct Memory<W> {
 }
 
 impl RequestPart {
+    /// Bytes that it holds.
+    pub(super) fn bytes(&self) -> usize {
+        let numbers = [&self.token, &self.logits, &self.exponentials, &self.values];
+        self.masked.capacity() + numbers.map(Buffer::bytes).iter().sum::<usize>()
+    }
+
     /// Of tokens, rows of [action ; item].
     pub(super) fn fill<F: Activations>(
         &mut self,

@@ -6,7 +6,7 @@ use lately_features::FeatureBatch;
 
 use super::score::{configs, pick};
 use super::world::{batch, small};
-use crate::{Engine, EngineMemory, Model, ModelConfig, Scratch, ServingPrecision};
+use crate::{Engine, EngineMemory, Model, ModelConfig, PartCache, Scratch, ServingPrecision};
 
 fn worst(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
@@ -71,4 +71,63 @@ fn a_row_has_the_same_bits_in_any_company_and_order() {
             }
         }
     }
+}
+
+#[test]
+fn what_a_persons_requests_share_is_kept_until_an_action_or_a_model_changes_it() {
+    let schema = small();
+    let config = ModelConfig { attention_heads: 1, ..super::world::tiny() };
+    let model = Arc::new(Model::new(config.clone(), &schema, 1).unwrap());
+    let b = batch(&schema, &[(5, 3), (4, 2)], 2);
+    for precision in [ServingPrecision::F32, ServingPrecision::Bf16] {
+        let engine = Engine::new(model.clone(), precision);
+        let (cache, mut memory) = (PartCache::new(1 << 20), EngineMemory::default());
+        let mut score = |engine: &Engine, b: &FeatureBatch, cache: &PartCache| {
+            let plain = engine.score(b, &mut memory).unwrap();
+            assert_eq!(plain, engine.score_cached(b, &[7, 8], cache, &mut memory).unwrap());
+        };
+        score(&engine, &b, &cache);
+        assert_eq!(cache.counts(), (0, 2));
+        score(&engine, &b, &cache);
+        assert_eq!(cache.counts(), (2, 2));
+        // One acts again.
+        let mut acted = b.clone();
+        acted.token_action[1] = (acted.token_action[1] + 1) % 4;
+        score(&engine, &acted, &cache);
+        assert_eq!(cache.counts(), (3, 3));
+        // Another model comes.
+        let other = Engine::new(Arc::new(Model::new(config.clone(), &schema, 2).unwrap()), precision);
+        score(&other, &acted, &cache);
+        assert_eq!(cache.counts(), (3, 5));
+        // Nothing is kept beyond the bound.
+        let bytes = cache.bytes();
+        assert!(bytes > 0 && bytes < 1 << 20, "{bytes}");
+        let none = PartCache::new(0);
+        score(&engine, &b, &none);
+        score(&engine, &b, &none);
+        assert_eq!((none.counts(), none.bytes()), ((0, 4), 0));
+    }
+    let mut memory = EngineMemory::default();
+    let engine = Engine::new(model, ServingPrecision::F32);
+    assert!(engine.score_cached(&b, &[7], &PartCache::new(0), &mut memory).is_err());
+}
+
+/// First-layer maps that are large make maxima of the tokens' and the candidate's logits lie far apart.
+#[test]
+fn sums_that_cannot_be_trusted_are_made_anew_and_counted() {
+    let schema = small();
+    let mut model =
+        Model::new(ModelConfig { attention_heads: 1, ..super::world::tiny() }, &schema, 1).unwrap();
+    for (name, data) in model.parameters_mut() {
+        if name.ends_with("layers.0.self_attn.in_proj_weight") {
+            data.iter_mut().for_each(|x| *x *= 25.0);
+        }
+    }
+    let b = batch(&schema, &[(5, 30), (4, 20)], 2);
+    let exact = model.score(&b, &mut Scratch::default()).unwrap();
+    let engine = Engine::new(Arc::new(model), ServingPrecision::F32);
+    assert_eq!(engine.fallbacks(), 0);
+    let got = engine.score(&b, &mut EngineMemory::default()).unwrap();
+    assert!(worst(&got, &exact) < 1e-3, "{}", worst(&got, &exact));
+    assert!((1..50).contains(&engine.fallbacks()), "{} of 50", engine.fallbacks());
 }

@@ -1,8 +1,8 @@
 use std::path::PathBuf;
 
-use crate::Precision;
 use crate::backend::{Backend, Cpu, CpuBf16, Scalar};
 use crate::parity::run_on;
+use crate::{Precision, ServingPrecision};
 
 /// All reference cases, or none where they are not at hand.
 fn files() -> Vec<PathBuf> {
@@ -22,7 +22,11 @@ fn files() -> Vec<PathBuf> {
 fn holds<B: Backend<f32>>(files: &[PathBuf], precision: Precision) {
     let mut failed = 0;
     for path in files {
-        let report = run_on::<B>(path).unwrap();
+        let serving = match precision {
+            Precision::F32 => ServingPrecision::F32,
+            Precision::Bf16 => ServingPrecision::Bf16,
+        };
+        let report = run_on::<B>(path, serving).unwrap();
         println!("{}: {report:?}", path.file_name().unwrap().display());
         failed += usize::from(!report.holds(precision));
     }
