@@ -1,14 +1,14 @@
 //! Measures every operation of the compiled model at the geometry on which speed is quoted, as a share of the practical
 //! peak of a core in the same run.
 //!
-//! `cargo xtask bench lanes` runs it. One thread; 80 tokens, 64 rows of the top.
+//! `cargo xtask bench lanes` runs it. One thread; 80 tokens, 96 rows of the top.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use lately_kernels::bf16::Isa;
 use lately_kernels::buffer::Buffer;
-use lately_kernels::lanes::{self, Bf16, F32, Format, Shape, Start};
+use lately_kernels::lanes::{self, Activations, Bf16, F32, Format, Int8, Int8Isa, Shape, Start};
 use lately_kernels::matrix::View;
 use lately_kernels::peak;
 
@@ -16,6 +16,8 @@ use lately_kernels::peak;
 const TOKENS: usize = 80;
 /// Rows of a group of the top.
 const ROWS: usize = 96;
+/// Blocks of the contracted dimension that pass at a time, as in the compiled model.
+const STRETCH: usize = 7;
 /// Time for each operation.
 const TIME: Duration = Duration::from_millis(200);
 
@@ -29,11 +31,18 @@ fn main() {
     if let Some(format) = Bf16::with(isa) {
         all("bf16", format, bf16);
     }
+    // Multiplies and adds like the others; there is no loop of registers to compare it with.
+    weights(&format!("int8 ({:?})", Int8Isa::available()[0]), Int8::default(), None);
 }
 
 fn report(name: &str, rate: f64, peak: Option<f64>) {
-    let share = peak.map_or(serde_json::Value::Null, |p| (rate / p).into());
-    println!("{}", serde_json::json!({ "name": name, "unit": "GFLOP/s", "samples": [rate], "share": share }));
+    println!("{}", serde_json::json!({ "name": name, "unit": "GFLOP/s", "samples": [rate] }));
+    if let Some(peak) = peak {
+        println!(
+            "{}",
+            serde_json::json!({ "name": name, "unit": "% of peak", "samples": [100.0 * rate / peak] })
+        );
+    }
 }
 
 /// Name, rows of the output, depth, lanes.
@@ -46,7 +55,12 @@ const WEIGHTS: [(&str, usize, usize, usize); 6] = [
     ("MLP, 256 x 512", 256, 512, ROWS),
 ];
 
-fn all<F: Format>(name: &str, format: F, peak: f64) {
+fn all<F: Activations>(name: &str, format: F, peak: f64) {
+    weights(name, format, Some(peak));
+    attention(name, format, peak);
+}
+
+fn weights<F: Format>(name: &str, format: F, peak: Option<f64>) {
     for (op, rows, depth, lanes) in WEIGHTS {
         let weight = numbers(rows * depth);
         let packed = format.pack(rows, depth, View::rows(&weight, depth));
@@ -57,19 +71,18 @@ fn all<F: Format>(name: &str, format: F, peak: f64) {
         let rate = measure(2 * rows * depth * lanes, || {
             let right = format.right(depth, lanes, &x, &mut buffer);
             let mut start = Start::Bias(&bias);
-            for from in (0..packed.blocks()).step_by(7) {
-                format.product(shape, packed.part(from, 7), &right[from * 16 * lanes..], start, &mut y);
+            for from in (0..packed.blocks()).step_by(STRETCH) {
+                format.product(shape, packed.part(from, STRETCH), &right[from * 16 * lanes..], start, &mut y);
                 start = Start::Add;
             }
             black_box(&y);
         });
-        report(&format!("{name}: {op}"), rate, Some(peak));
+        report(&format!("{name}: {op}"), rate, peak);
     }
-    attention(name, format, peak);
 }
 
 /// Products of activations, and the vector operations, which have no peak of their own: time alone.
-fn attention<F: Format>(name: &str, format: F, peak: f64) {
+fn attention<F: Activations>(name: &str, format: F, peak: f64) {
     let (n, d) = (TOKENS, 96);
     let (x, q) = (numbers(d * n), numbers(d * n));
     let [mut xs, mut qs, mut ks, mut vs, mut ps] = [(); 5].map(|()| Buffer::default());

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use geometry::{Failure, HEADS, batch, model};
 use lately_features::FeatureBatch;
+use lately_kernels::bf16::Isa;
+use lately_kernels::peak;
 use lately_model::{Engine, EngineMemory, Precision, ServingPrecision, parity, rank_correlation};
 use std::sync::Arc;
 
@@ -74,6 +76,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         let exact = Engine::new(model, ServingPrecision::F32);
         agree(&score(&exact, &parts, &mut scratches)?, &logits)?;
     }
+    let peak = peaks(args.threads, precision)?;
     let (start, mut samples) = (Instant::now(), Vec::new());
     while start.elapsed() < time || samples.len() < 5 {
         let begin = Instant::now();
@@ -83,10 +86,28 @@ fn run(args: &Args) -> Result<(), Failure> {
     let Args { candidates, tokens, threads, precision, .. } = args;
     let what = format!("{candidates} candidates, {tokens} tokens, {precision}, {threads} threads");
     series(&format!("score, {what}"), "ms", &samples);
+    // Again: the clock may have changed.
+    let peak = (peak + peaks(args.threads, engine.precision())?) / 2.0;
+    let work = 2.0 * engine.multiply_adds(args.tokens) as f64 * args.candidates as f64;
+    let rates: Vec<f64> = samples.iter().map(|ms| work / ms / 1e6).collect();
+    let shares: Vec<f64> = rates.iter().map(|rate| 100.0 * rate / peak).collect();
+    series(&format!("products counted, {what}"), "GFLOP/s", &rates);
+    series(&format!("practical peak, {what}"), "GFLOP/s", &[peak]);
+    series(&format!("all, {what}"), "% of peak", &shares);
     if let Some(peak) = peak_mib()? {
         series(&format!("peak memory, score, {what}"), "MiB", &[peak]);
     }
     Ok(())
+}
+
+/// GFLOP/s of register-only loops on so many threads at once.
+fn peaks(threads: usize, precision: ServingPrecision) -> Result<f64, Failure> {
+    let one = move || match precision {
+        ServingPrecision::F32 => peak::f32(),
+        ServingPrecision::Bf16 | ServingPrecision::Int8 => peak::bf16(Isa::best()),
+    };
+    let threads: Vec<_> = (0..threads.max(1)).map(|_| std::thread::spawn(one)).collect();
+    threads.into_iter().map(|t| t.join().map_err(|_| "a thread panicked".into())).sum()
 }
 
 /// Checks that what is timed orders as f32 does.

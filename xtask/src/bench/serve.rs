@@ -17,6 +17,8 @@ use crate::error::TaskError;
 const CASE: &str = "../golden/paper.safetensors";
 /// Our sides: key, words, precision.
 const OURS: [(&str, &str, &str); 2] = [("f32", "ours, f32", "f32"), ("bf16", "ours, bf16", "bf16")];
+/// Lengths of the history whose times are compared.
+const HISTORIES: [usize; 2] = [46, 100];
 /// The peer's forms: the script's name, words, whether in f32.
 const PEERS: [(&str, &str, bool); 4] = [
     ("eager", "PyTorch eager, f32", true),
@@ -60,17 +62,22 @@ pub(super) fn run(options: &Options) -> Result<(), TaskError> {
         eprintln!("THE PEER IS NOT MEASURED: {reason}\nOurs is measured alone: there will be no ratio.");
     }
     let peer = peer.ok();
+    let operations = build("lately-kernels", "bench_lanes")?;
     let mut record = Record::new("serve", &arguments(options))?;
     let mut run = Rounds::new();
     for round in 1..=options.rounds {
         eprintln!("round {round} of {}", options.rounds);
         run.round(options, &program, &folder, peer.as_ref())?;
     }
+    eprintln!("operations");
+    run.shares.extend(series("lanes", &mut Command::new(operations))?);
     let summary = run.summary(options, peer.as_ref());
     println!("{}", record.title());
     let best = run.best(false);
     print!("{}", table(&run.all(), best, options.candidates));
     println!("{}", run.outputs());
+    print!("{}", run.shares());
+    println!("{}", run.histories());
     for key in ["ratio_f32", "ratio_any"] {
         println!("{key}: {}", summary[key].as_f64().map_or("not measured".into(), |r| format!("{r:.2}")));
     }
@@ -107,6 +114,10 @@ struct Rounds {
     ours: Vec<Side>,
     peers: Vec<Side>,
     parity: Vec<Series>,
+    /// Shares of the practical peak, and the rates behind them.
+    shares: Vec<Series>,
+    /// For each of our sides one a length of [`HISTORIES`].
+    histories: Vec<[Side; HISTORIES.len()]>,
 }
 
 impl Rounds {
@@ -115,6 +126,8 @@ impl Rounds {
             ours: OURS.map(|(key, words, _)| Side::new(key, words)).into(),
             peers: PEERS.map(|(key, words, _)| Side::new(key, words)).into(),
             parity: Vec::new(),
+            shares: Vec::new(),
+            histories: OURS.map(|(key, _, _)| HISTORIES.map(|_| Side::new(key, key))).into(),
         }
     }
 
@@ -135,7 +148,24 @@ impl Rounds {
                 command.arg("--parity").arg(case);
             }
             let rest = side.take(series("serve", &mut command)?);
-            self.parity.extend(rest.into_iter().map(|s| Series { name: format!("{}, {key}", s.name), ..s }));
+            for s in rest {
+                let speed = s.unit.contains("peak") || s.unit.contains("FLOP");
+                let list = if speed { &mut self.shares } else { &mut self.parity };
+                list.push(Series { name: format!("{}, {key}", s.name), ..s });
+            }
+        }
+        for (sides, (_, _, precision)) in self.histories.iter_mut().zip(OURS) {
+            for (side, tokens) in sides.iter_mut().zip(HISTORIES) {
+                let mut command = Command::new(program);
+                command.args(shape(options)).args(["--precision", precision]);
+                command.args([
+                    "--tokens",
+                    &tokens.to_string(),
+                    "--seconds",
+                    &(options.seconds / 2.0).to_string(),
+                ]);
+                drop(side.take(series("serve", &mut command)?));
+            }
         }
         let Some(peer) = peer else { return Ok(()) };
         for (side, (name, words, _)) in self.peers.iter_mut().zip(PEERS) {
@@ -176,6 +206,24 @@ impl Rounds {
         format!("outputs are equal within bounds: {}", bounds.collect::<Vec<_>>().join("; "))
     }
 
+    /// A line an operation and a side: its share of the practical peak.
+    fn shares(&self) -> String {
+        let of = |s: &&Series| s.unit == "% of peak";
+        let line = |s: &Series| format!("{:>5.0} % of the practical peak: {}\n", s.median, s.name);
+        self.shares.iter().filter(of).map(line).collect()
+    }
+
+    /// A line on what a shorter history saves.
+    fn histories(&self) -> String {
+        let [short, long] = HISTORIES;
+        let of = |sides: &[Side; 2]| {
+            let share = sides[1].ratio(&sides[0]).map(|r| r.overall);
+            share.map(|share| format!("{} {share:.2}", sides[0].key))
+        };
+        let shares: Vec<String> = self.histories.iter().filter_map(of).collect();
+        format!("{short} actions take, of the time of {long}: {}", shares.join(", "))
+    }
+
     /// For scripts: `ratio_f32` is our f32 against the best f32 peer, `ratio_any` our fastest against the fastest; null
     /// where a side was not measured.
     fn summary(&self, options: &Options, peer: Option<&Peer>) -> Value {
@@ -191,6 +239,10 @@ impl Rounds {
             out["median_ms"][side.key] = json!(side.pooled().map(|s| s.median));
             out["peak_mib"][side.key] = json!(side.peak());
         }
+        for sides in &self.histories {
+            let share = sides[1].ratio(&sides[0]).map(|r| r.overall);
+            out["time_of_46_actions_over_100"][sides[0].key] = json!(share);
+        }
         let (best_f32, best) = (self.best(true), self.best(false));
         let ratio = |side: &Side, peer: &Side| side.ratio(peer).map(|r| r.overall);
         out["ratio_f32"] = json!(ratio(&self.ours[0], best_f32));
@@ -204,8 +256,8 @@ impl Rounds {
     }
 
     fn into_series(self) -> Vec<Series> {
-        let sides = self.ours.into_iter().chain(self.peers);
-        self.parity.into_iter().chain(sides.flat_map(Side::series)).collect()
+        let sides = self.ours.into_iter().chain(self.peers).chain(self.histories.into_iter().flatten());
+        self.parity.into_iter().chain(self.shares).chain(sides.flat_map(Side::series)).collect()
     }
 }
 

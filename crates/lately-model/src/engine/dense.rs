@@ -43,6 +43,11 @@ impl<W: Copy + Default> Dense<W> {
         Self { parts, bias: bias.to_vec() }
     }
 
+    /// Multiply-adds for one lane.
+    pub(super) fn multiply_adds(&self) -> usize {
+        self.outputs() * self.parts.iter().map(|(range, _)| range.len()).sum::<usize>()
+    }
+
     /// Rows of the output.
     pub(super) fn outputs(&self) -> usize {
         self.bias.len()

@@ -124,6 +124,18 @@ impl<W: Copy + Default> EncoderWeights<W> {
         Some(Self { width: d, token: da, candidate, first_k, output, first, layers: layers.collect(), pool })
     }
 
+    /// Multiply-adds of the products for one candidate of so many tokens.
+    pub(super) fn multiply_adds(&self, tokens: usize) -> usize {
+        let (d, n) = (self.width, tokens);
+        let ffn = |layer: &LayerWeights<W>| 2 * n * d * layer.linear1.outputs();
+        let own = self.candidate * (self.token + d) + n * self.token;
+        let later = self.layers[1..].iter().map(|layer| 2 * n * d * d + 2 * n * n * d + ffn(layer));
+        own + n * n * d
+            + ffn(&self.layers[0])
+            + later.sum::<usize>()
+            + d * d * usize::from(self.pool.is_some())
+    }
+
     /// Fills `sequence` (the chunk's rows x the encoder's output); returns how many candidates took the plain path.
     pub(super) fn forward<F: Activations<Word = W>>(
         &self,

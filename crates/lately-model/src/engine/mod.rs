@@ -172,6 +172,20 @@ impl Engine {
         }
     }
 
+    /// Multiply-adds of the products that scoring a candidate takes beside so many tokens: what is left of them after folding
+    /// and sharing. An encoder without a compiled form is not counted.
+    pub fn multiply_adds(&self, tokens: usize) -> usize {
+        fn of<E: Activations, T: Format>(weights: &Compiled<E, T>, tokens: usize) -> usize {
+            weights.encoder.as_ref().map_or(0, |e| e.multiply_adds(tokens)) + weights.top.multiply_adds()
+        }
+        match &self.weights {
+            Weights::F32(weights) => of(weights, tokens),
+            Weights::Bf16(weights) => of(weights, tokens),
+            Weights::Int8(weights) => of(weights, tokens),
+            Weights::Int8AndF32(weights) => of(weights, tokens),
+        }
+    }
+
     /// Candidates so far whose first attention took the plain path, as sums of shared exponentials were too small to be
     /// trusted: see [`lately_kernels::shared`].
     pub fn fallbacks(&self) -> u64 {

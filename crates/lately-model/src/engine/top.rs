@@ -92,6 +92,13 @@ impl<W: Copy + Default> TopWeights<W> {
         }
     }
 
+    /// Multiply-adds of the products for one row.
+    pub(super) fn multiply_adds(&self) -> usize {
+        let rate = self.rate.iter().flat_map(|(_, hidden, head)| [hidden, head]);
+        let all = self.project.iter().chain(&self.cross).chain(&self.mlp).chain([&self.head]).chain(rate);
+        all.map(Dense::multiply_adds).sum()
+    }
+
     /// From the chunk's inputs (rows x inputs) to its logits, appended to `logits`.
     pub(super) fn forward<F: Format<Word = W>>(
         &self,
