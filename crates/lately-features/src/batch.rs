@@ -1,5 +1,7 @@
 //! The flat arrays that the model takes: requests once, their candidates many, sequences ragged.
 
+use serde::{Deserialize, Serialize};
+
 use crate::schema::{FeatureKind, Schema};
 
 /// Where the features of one side (user or item) stand in a [`Columns`] row.
@@ -70,7 +72,7 @@ impl Layout {
 }
 
 /// Feature columns of one side, row-major.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Columns {
     /// rows x `categorical_width` hash buckets; 0 is an empty slot.
     pub categorical: Vec<u32>,
@@ -83,7 +85,7 @@ pub struct Columns {
 /// One batch: R requests, N rows (candidates) and T tokens in all.
 ///
 /// A request's user part and tokens stand here once, however many candidates it has.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FeatureBatch {
     /// R + 1 offsets: request r has the rows `row_offsets[r]..row_offsets[r + 1]`.
     pub row_offsets: Vec<u32>,

@@ -9,14 +9,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::network::Network;
 use crate::plan::{Parameter, Plan};
-use crate::{Admission, Calibration, Model, ModelConfig, ModelError, Normaliser};
+use crate::{Admission, Calibration, Golden, Model, ModelConfig, ModelError, Normaliser};
 
 /// Written by this version; older ones are read, newer ones refused.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 /// Key of the manifest in the file's metadata.
 const MANIFEST: &str = "lately.manifest";
 /// Prefix of the tensors of admitted buckets, one a feature that has a `min_count`.
 const ADMISSION: &str = "admission";
+/// Name of the tensor of golden rows, which may be absent; no file of format 1 has it.
+const GOLDEN: &str = "golden";
 const NORMALISER: [&str; 5] = [
     "normaliser.user_mean",
     "normaliser.user_std",
@@ -144,6 +146,9 @@ pub enum CheckpointError {
         "checkpoint: tensor `{0}` holds a number that is not finite: training diverged, or the file is damaged"
     )]
     NotFinite(String),
+    /// Its golden rows cannot be written or read.
+    #[error("checkpoint: golden rows: {0}: the file is damaged; publish the model again")]
+    Golden(String),
     /// It belongs to another schema.
     #[error(
         "the model was trained on schema {model}, this project has {serving}: train a model on the present schema"
@@ -203,11 +208,23 @@ impl View for Tensor<'_> {
     }
 }
 
-/// The model as a safetensors file; the same model and manifest always give the same bytes.
+/// The model as a safetensors file without golden rows; the same model and manifest always give the same bytes.
 ///
 /// # Errors
 /// Where the manifest is not that of this model, or a weight is not finite.
 pub fn to_bytes(model: &Model, manifest: &Manifest) -> Result<Vec<u8>, CheckpointError> {
+    to_bytes_with(model, manifest, None)
+}
+
+/// [`to_bytes`], with golden rows where there are any.
+///
+/// # Errors
+/// As there.
+pub fn to_bytes_with(
+    model: &Model,
+    manifest: &Manifest,
+    golden: Option<&Golden>,
+) -> Result<Vec<u8>, CheckpointError> {
     if manifest.schema_hash != model.schema_hash || manifest.config != *model.config() {
         return Err(CheckpointError::Contradiction("schema hash or configuration"));
     }
@@ -218,19 +235,26 @@ pub fn to_bytes(model: &Model, manifest: &Manifest) -> Result<Vec<u8>, Checkpoin
     if let Some(p) = network.parameters.iter().find(|p| p.data.iter().any(|x| !x.is_finite())) {
         return Err(CheckpointError::NotFinite(p.name.clone()));
     }
-    let json = serde_json::to_string(manifest).map_err(|e| CheckpointError::Manifest(e.to_string()))?;
+    let json = serde_json::to_string(&Manifest { format: FORMAT, ..manifest.clone() })
+        .map_err(|e| CheckpointError::Manifest(e.to_string()))?;
     let scale = [network.normaliser.embedding_scale];
     let n = &network.normaliser;
     let normaliser =
         NORMALISER.into_iter().zip([&n.user_mean, &n.user_std, &n.item_mean, &n.item_std, &scale[..]]);
+    let golden = golden.map(Golden::bytes).transpose();
+    let golden = golden.map_err(|e| CheckpointError::Golden(e.to_string()))?;
     let numbers = |shape: Vec<usize>, data| Tensor { shape, data: Data::Numbers(data) };
-    let tensors = (network.parameters.iter())
-        .map(|p| (p.name.clone(), numbers(p.shape.clone(), &p.data)))
-        .chain(normaliser.map(|(name, data)| (name.to_owned(), numbers(vec![data.len()], data))))
-        .chain(model.admission.gates().iter().map(|gate| {
-            let (shape, data) = (vec![gate.bits.len()], Data::Bits(&gate.bits));
-            (format!("{ADMISSION}.{}", gate.name), Tensor { shape, data })
-        }));
+    let tensors =
+        (network.parameters.iter())
+            .map(|p| (p.name.clone(), numbers(p.shape.clone(), &p.data)))
+            .chain(normaliser.map(|(name, data)| (name.to_owned(), numbers(vec![data.len()], data))))
+            .chain(model.admission.gates().iter().map(|gate| {
+                let (shape, data) = (vec![gate.bits.len()], Data::Bits(&gate.bits));
+                (format!("{ADMISSION}.{}", gate.name), Tensor { shape, data })
+            }))
+            .chain(golden.as_deref().map(|bytes| {
+                (GOLDEN.to_owned(), Tensor { shape: vec![bytes.len()], data: Data::Bits(bytes) })
+            }));
     Ok(safetensors::serialize(tensors, Some(HashMap::from([(MANIFEST.to_owned(), json)])))?)
 }
 
@@ -239,6 +263,14 @@ pub fn to_bytes(model: &Model, manifest: &Manifest) -> Result<Vec<u8>, Checkpoin
 /// # Errors
 /// Where anything is damaged, absent, of another shape or not finite; see [`CheckpointError`].
 pub fn from_bytes(bytes: &[u8]) -> Result<(Model, Manifest), CheckpointError> {
+    with_golden(bytes).map(|(model, manifest, _)| (model, manifest))
+}
+
+/// [`from_bytes`], and the golden rows where the file has them.
+///
+/// # Errors
+/// As there, and where the golden rows are not rows of this model.
+pub fn with_golden(bytes: &[u8]) -> Result<(Model, Manifest, Option<Golden>), CheckpointError> {
     let file = SafeTensors::deserialize(bytes)?;
     let (_, metadata) = SafeTensors::read_metadata(bytes)?;
     let absent = || CheckpointError::Manifest(format!("no `{MANIFEST}` in the metadata"));
@@ -246,7 +278,8 @@ pub fn from_bytes(bytes: &[u8]) -> Result<(Model, Manifest), CheckpointError> {
     let manifest = read_manifest(json)?;
     let (plan, specs) = Plan::new(&manifest.config, &manifest.schema)?;
     let gates = Admission::open(&manifest.schema).gates().len();
-    let known = specs.len() + NORMALISER.len() + gates;
+    let has_golden = file.tensor(GOLDEN).is_ok();
+    let known = specs.len() + NORMALISER.len() + gates + usize::from(has_golden);
     if file.len() != known {
         let problem = format!("the file holds {} tensors, {known} expected", file.len());
         return Err(CheckpointError::Tensor { name: "*".into(), problem });
@@ -270,7 +303,14 @@ pub fn from_bytes(bytes: &[u8]) -> Result<(Model, Manifest), CheckpointError> {
     let (schema_hash, length) = (manifest.schema_hash.clone(), manifest.schema.sequence.length.into());
     let mut model = Model { network, admission, schema_hash, length, calibration: None };
     model.set_calibration(manifest.calibration.clone())?;
-    Ok((model, manifest))
+    let golden = has_golden.then(|| golden(&file, &model)).transpose()?;
+    Ok((model, manifest, golden))
+}
+
+fn golden(file: &SafeTensors<'_>, model: &Model) -> Result<Golden, CheckpointError> {
+    let read = |bytes| Golden::read(bytes, model);
+    let refused = || CheckpointError::Golden("they are no rows of this model".into());
+    file.tensor(GOLDEN).ok().and_then(|t| read(t.data())).ok_or_else(refused)
 }
 
 fn read_manifest(json: &str) -> Result<Manifest, CheckpointError> {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lately_features::{FeatureBatch, RequestContext, Token, assemble};
-use lately_model::{Model, ModelError, Scratch};
+use lately_model::{Golden, Model, ModelError, Scratch};
 
 use crate::chunks::{ChunkKind, Chunks};
 use crate::dataset::{Candidate, Request, Slice};
@@ -49,6 +49,20 @@ pub fn by_model(
         ),
     };
     Ok(Scores { name: name.to_owned(), rows, in_chunk, in_user, logits: true })
+}
+
+/// Requests and rows of golden rows at most: enough for a rank correlation, 100 to 400 KB in a model's file.
+const GOLDEN: (usize, usize) = (8, 256);
+
+/// Some of a slice's rows, from all over it, to be published with a model: see [`Golden`].
+pub fn golden(slice: &Slice<'_>, model: &Model) -> Result<Golden, ModelError> {
+    let (jobs, _) = own_jobs(slice);
+    let mut batch = FeatureBatch::default();
+    for mut job in jobs.into_iter().step_by(slice.requests.len().div_ceil(GOLDEN.0).max(1)) {
+        job.candidates.truncate(GOLDEN.1 / GOLDEN.0);
+        push(&mut batch, slice, &job);
+    }
+    Golden::new(model, batch)
 }
 
 /// N x H logits, every row with its own sequence. The result does not depend on `threads`.

@@ -1,6 +1,6 @@
 //! From a trained model to a version in the registry, and the name that serving follows.
 
-use lately_model::{Manifest, Model, checkpoint};
+use lately_model::{Golden, Manifest, Model, checkpoint};
 use lately_store::registry::{Registry, RegistryError, Version};
 
 /// The alias that serving follows.
@@ -28,7 +28,18 @@ pub fn publish(
     manifest: &Manifest,
     alias: Option<&str>,
 ) -> Result<Version, PublishError> {
-    let bytes = checkpoint::to_bytes(model, manifest)?;
+    publish_with(registry, model, manifest, None, alias)
+}
+
+/// [`publish`], with golden rows where there are any.
+pub fn publish_with(
+    registry: &Registry,
+    model: &Model,
+    manifest: &Manifest,
+    golden: Option<&Golden>,
+    alias: Option<&str>,
+) -> Result<Version, PublishError> {
+    let bytes = checkpoint::to_bytes_with(model, manifest, golden)?;
     let version = registry.publish(&bytes, &serde_json::to_value(manifest)?)?;
     if let Some(alias) = alias {
         registry.set_alias(alias, &version)?;

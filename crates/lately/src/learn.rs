@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use lately_model::{Manifest, Model, ModelConfig};
+use lately_model::{Golden, Manifest, Model, ModelConfig};
 use lately_store::{Registry, Version};
-use lately_train::publish::{CHAMPION, publish};
+use lately_train::predict::golden;
+use lately_train::publish::{CHAMPION, publish_with};
 use lately_train::state::StateError;
 use lately_train::trainer::{Control, Outcome, Progress, TrainError, TrainReport, train};
 use lately_train::{Slice, TrainConfig};
@@ -34,6 +35,8 @@ pub struct Trained {
     pub model: Box<Model>,
     /// All that serving needs to know of it.
     pub manifest: Manifest,
+    /// Some of its rows, with what it says of them.
+    pub golden: Golden,
     /// How training went.
     pub report: TrainReport,
 }
@@ -75,13 +78,14 @@ pub fn learn(slice: &Slice<'_>, plan: &Plan<'_>, bar: bool) -> Result<Trained> {
         ("last_loss", tail_mean(&report.loss)),
     ];
     manifest.metrics.extend(metrics.map(|(name, value)| (name.to_owned(), value)));
-    Ok(Trained { model, manifest, report })
+    let golden = golden(slice, &model)?;
+    Ok(Trained { model, manifest, golden, report })
 }
 
 impl Trained {
     /// Publishes the model and lets `alias` name it; then the state file of the run is no longer needed.
     pub fn publish(&self, registry: &Registry, alias: Option<&str>, state: Option<&Path>) -> Result<Version> {
-        let version = publish(registry, &self.model, &self.manifest, alias)?;
+        let version = publish_with(registry, &self.model, &self.manifest, Some(&self.golden), alias)?;
         if let Some(path) = state.filter(|path| path.exists()) {
             fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
         }

@@ -1,6 +1,6 @@
 use super::world::{batch, small, tiny};
-use crate::checkpoint::{CheckpointError, Manifest, from_bytes, to_bytes};
-use crate::{Calibration, HeadCalibration, Model, ModelConfig, Normaliser, Scratch};
+use crate::checkpoint::{CheckpointError, Manifest, from_bytes, to_bytes, to_bytes_with, with_golden};
+use crate::{Calibration, Golden, HeadCalibration, Model, ModelConfig, Normaliser, Scratch};
 
 fn model() -> Model {
     let mut model = Model::new(tiny(), &small(), 3).unwrap();
@@ -125,7 +125,8 @@ fn edited(from: &str, to: &str) -> Result<(Model, Manifest), CheckpointError> {
 #[test]
 fn a_manifest_that_does_not_fit_is_refused() {
     let problem = |from, to| edited(from, to).unwrap_err().to_string();
-    assert!(problem(r#"\"format\":1"#, r#"\"format\":2"#).contains("newer than 1"));
+    assert!(problem(r#"\"format\":2"#, r#"\"format\":3"#).contains("newer than 2"));
+    assert!(edited(r#"\"format\":2"#, r#"\"format\":1"#).is_ok(), "a file of the first format");
     assert!(problem(r#"\"first_k\":3"#, r#"\"first_k\":4"#).contains("of shape"));
     assert!(problem(r#"\"ffn\":6"#, r#"\"ffn\":999999999"#).contains("`ffn` is 999999999"));
     assert!(problem(r#"\"hidden\":[9,7]"#, r#"\"hidden\":[9]"#).contains("tensors"));
@@ -160,4 +161,29 @@ fn the_default_configuration_survives_too() {
     let manifest = Manifest::new(&model, &small(), 1);
     let (read, _) = from_bytes(&to_bytes(&model, &manifest).unwrap()).unwrap();
     assert_eq!(read.parameters(), model.parameters());
+}
+
+#[test]
+fn golden_rows_travel_with_the_model_and_only_with_theirs() {
+    let model = model();
+    let manifest = Manifest::new(&model, &small(), 3);
+    let b = batch(&small(), &[(3, 4), (0, 2)], 1);
+    let golden = Golden::new(&model, b.clone()).unwrap();
+    assert_eq!(golden.logits(), model.score(&b, &mut Scratch::default()).unwrap());
+    assert!(golden.batch().label.is_empty());
+    let bytes = to_bytes_with(&model, &manifest, Some(&golden)).unwrap();
+    let (read, _, found) = with_golden(&bytes).unwrap();
+    // Numbers that are not given are NaN: the bytes are compared.
+    assert!(to_bytes_with(&read, &manifest, found.as_ref()).unwrap() == bytes);
+    assert_eq!(found.unwrap().logits(), golden.logits());
+    assert!(with_golden(&self::bytes()).unwrap().2.is_none(), "as every file of format 1");
+    // A model with other heads: its rows have too many logits for this one.
+    let three = format!("{}\n", super::world::SMALL).replace(
+        r#"{ name = "save", actions = ["save"] }]"#,
+        r#"{ name = "save", actions = ["save"] }, { name = "hide", actions = ["hide"] }]"#,
+    );
+    let three = lately_features::Schema::from_toml(&three).unwrap();
+    let foreign = Golden::new(&Model::new(tiny(), &three, 1).unwrap(), b).unwrap();
+    let bytes = to_bytes_with(&model, &manifest, Some(&foreign)).unwrap();
+    assert!(matches!(from_bytes(&bytes), Err(CheckpointError::Golden(_))));
 }
