@@ -81,7 +81,7 @@ fn main() -> Result<(), Failure> {
         (0..CANDIDATES).map(|n| ItemId::new(format!("item-{n}"))).collect::<Result<_, _>>()?;
     for threads in [1, 2] {
         // A busy machine must not turn scoring into the fallback: the deadline is out of the way.
-        let config = RankConfig { threads, deadline_ms: 5_000, ..RankConfig::default() };
+        let config = RankConfig { threads, deadline_ms: 5_000, exercise_share: 0.0, ..RankConfig::default() };
         let ranker = Ranker::new(store.clone(), slot.clone(), schema.clone(), config)?;
         rankings(&ranker, &RankRequest::new(user.clone(), candidates.clone()), threads)?;
     }

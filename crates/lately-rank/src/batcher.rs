@@ -9,15 +9,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lately_features::{Assembler, FeatureBatch, Features, RequestContext, Token, assemble};
 use lately_model::{Precision, Scratch};
 
+use crate::estimate::{Estimate, cost};
 use crate::model_slot::LoadedModel;
 
 /// All that scoring one request needs.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Work {
     pub(crate) model: Arc<LoadedModel>,
     pub(crate) assembler: Arc<Assembler>,
@@ -66,6 +67,7 @@ struct Queue {
     jobs: Mutex<Jobs>,
     filled: Condvar,
     limit: usize,
+    estimate: Estimate,
 }
 
 #[derive(Default)]
@@ -91,7 +93,8 @@ impl Batcher {
     ) -> std::io::Result<Self> {
         let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
         let threads = if threads == 0 { cores() } else { threads };
-        let queue = Queue { jobs: Mutex::default(), filled: Condvar::new(), limit: queue_tiles };
+        let (jobs, filled, estimate) = Default::default();
+        let queue = Queue { jobs, filled, limit: queue_tiles, estimate };
         let mut batcher = Self { queue: Arc::new(queue), tile_rows, threads: Vec::with_capacity(threads) };
         for i in 0..threads {
             let queue = batcher.queue.clone();
@@ -102,7 +105,7 @@ impl Batcher {
     }
 
     /// Logits, candidates x heads in the order given. Blocks until they are there or the deadline passes.
-    pub(crate) fn score(&self, work: Work, deadline: Instant) -> Result<Vec<f32>, ScoreError> {
+    pub(crate) fn score(&self, work: &Arc<Work>, deadline: Instant) -> Result<Vec<f32>, ScoreError> {
         if Instant::now() >= deadline {
             return Err(ScoreError::DeadlineExceeded);
         }
@@ -120,7 +123,6 @@ impl Batcher {
             }),
             done: Condvar::new(),
         });
-        let work = Arc::new(work);
         let job =
             |i| Job { work: work.clone(), gather: gather.clone(), rows: i * size..rows.min((i + 1) * size) };
         self.queue.admit((0..tiles).map(job), tiles)?;
@@ -129,6 +131,25 @@ impl Batcher {
             self.queue.withdraw(&gather);
         }
         result
+    }
+
+    /// Time until so many candidates of a request with so many tokens would be scored, were they asked for now; `None`
+    /// before anything was scored.
+    pub(crate) fn estimate(&self, rows: usize, tokens: usize) -> Option<Duration> {
+        let before: f64 = lock(&self.queue.jobs).waiting.iter().map(Job::cost).sum();
+        let seconds = (before + cost(rows, tokens)) * self.queue.estimate.seconds()?;
+        Some(Duration::from_secs_f64(seconds / self.threads.len().max(1) as f64))
+    }
+
+    /// As if a unit of [`cost`] had taken so long.
+    #[cfg(test)]
+    pub(crate) fn pretend(&self, unit: Duration) {
+        self.queue.estimate.pretend(unit);
+    }
+
+    /// Whether nothing waits to be scored.
+    pub(crate) fn is_idle(&self) -> bool {
+        lock(&self.queue.jobs).waiting.is_empty()
     }
 }
 
@@ -194,18 +215,26 @@ impl Queue {
                 job.gather.finish(&job.rows, 0, Err(ScoreError::DeadlineExceeded));
                 continue;
             }
+            let start = Instant::now();
             // A panic is a bug of the model; it must not take the thread with it.
             let result = catch_unwind(AssertUnwindSafe(|| job.score(&mut batch, &mut scratch)));
             let result = result.unwrap_or_else(|_| {
                 (batch, scratch) = memory();
                 Err(ScoreError::Model("it panicked".to_owned()))
             });
+            if result.is_ok() {
+                self.estimate.learn(job.cost(), start.elapsed());
+            }
             job.gather.finish(&job.rows, job.work.model.heads(), result);
         }
     }
 }
 
 impl Job {
+    fn cost(&self) -> f64 {
+        cost(self.rows.len(), self.work.tokens.len())
+    }
+
     fn score(&self, batch: &mut FeatureBatch, scratch: &mut Scratch) -> Result<Vec<f32>, ScoreError> {
         let work = &*self.work;
         batch.clear();

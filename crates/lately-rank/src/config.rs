@@ -43,6 +43,14 @@ pub struct RankConfig {
     pub log_impressions: ImpressionMode,
     /// Served items that may wait to be logged (async), about 100 bytes each. Default 200,000.
     pub impression_queue_items: usize,
+    /// Memory for the sequences with which users were last ranked, for when one cannot be read, bytes. Default 64 MiB.
+    pub stale_sequence_bytes: u64,
+    /// Memory for the scores of users' last rankings, for when no model can score, bytes. Default 64 MiB.
+    pub cached_ranking_bytes: u64,
+    /// Share of the rankings that are put on a rung of the ladder on purpose, 0 to 1. Default 0.001.
+    pub exercise_share: f64,
+    /// Share of the rankings that the challenger scores too, unseen, 0 to 1. Default 0: it is not loaded.
+    pub shadow_share: f64,
     /// Weights of the heads.
     pub value_model: ValueModelConfig,
     /// What a slate may look like.
@@ -63,6 +71,10 @@ impl Default for RankConfig {
             max_candidates: MAX_CANDIDATES,
             log_impressions: ImpressionMode::Async,
             impression_queue_items: 200_000,
+            stale_sequence_bytes: 64 << 20,
+            cached_ranking_bytes: 64 << 20,
+            exercise_share: 0.001,
+            shadow_share: 0.0,
             value_model: ValueModelConfig::default(),
             select: SelectConfig::default(),
             retrieve: RetrieveConfig::default(),
@@ -161,6 +173,11 @@ impl RankConfig {
         range("impression_queue_items", self.impression_queue_items, 1, 1 << 28)?;
         range("retrieve: candidates of a feed", self.retrieve.total(), 1, self.max_candidates)?;
         range("retrieve.popularity_items", self.retrieve.popularity_items, 1, 1 << 28)?;
+        for (name, share) in [("exercise_share", self.exercise_share), ("shadow_share", self.shadow_share)] {
+            if !(0.0..=1.0).contains(&share) {
+                return Err(RankConfigError::Share { name, share });
+            }
+        }
         let half_life = self.retrieve.half_life_hours;
         if !(half_life > 0.01 && half_life <= 1e6) {
             return Err(RankConfigError::HalfLife(half_life));

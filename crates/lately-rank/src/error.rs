@@ -53,6 +53,14 @@ pub enum RankConfigError {
         /// Largest.
         high: usize,
     },
+    /// A share that is none.
+    #[error("[rank] {name} is {share}: it must be 0 to 1")]
+    Share {
+        /// Key.
+        name: &'static str,
+        /// Value.
+        share: f64,
+    },
     /// A half-life that makes no sense.
     #[error("[rank.retrieve] half_life_hours is {0}: it must be more than 0.01 and at most 1,000,000")]
     HalfLife(f64),

@@ -1,7 +1,8 @@
 //! The request path in process: hydrate, assemble, score, select, log what was served. No network, no async.
 //!
-//! Read [`ranker`] first: it is the walk of one request, stage after stage. Then `batcher` (the CPU threads),
-//! [`model_slot`] (hot swap), [`value_model`], [`select`], `retrieve` (where a feed's candidates come from, over the
+//! Read [`ranker`] first: it is the walk of one request, stage after stage, and `ranker/ladder.rs` what is done where one
+//! of them cannot. Then `batcher` (the CPU threads), [`model_slot`] (hot swap), `shadow` (a challenger scores what was
+//! served), [`value_model`], [`select`], `retrieve` (where a feed's candidates come from, over the
 //! `catalogue` and the `popularity` that `follower` keeps up with the log) and `impression` (what was served is
 //! written to the same log).
 //!
@@ -15,12 +16,17 @@
 //! | `lately_rank_candidates` | histogram | candidates of one ranking |
 //! | `lately_rank_sequence_age_seconds` | histogram | age of the user's newest known action, by event time |
 //! | `lately_rank_unknown_candidates_total` | counter | candidates without features in the store |
-//! | `lately_rank_degraded_total{reason}` | counter | rankings that stood on a lower rung |
+//! | `lately_rank_degraded_total{reason}` | counter | rankings that stood on a lower rung, not on purpose |
+//! | `lately_rank_exercised_total{rung}` | counter | rankings that were put on a rung on purpose |
 //! | `lately_rank_shed_total` | counter | rankings refused as overloaded |
 //! | `lately_rank_queue_tiles` | gauge | tiles that wait for a CPU thread |
 //! | `lately_impressions_total{result}` | counter | logged, or dropped (a training row lost, never an action) |
-//! | `lately_model_generation` | gauge | swaps since the start |
-//! | `lately_model_swaps_total{result}` | counter | swapped or refused |
+//! | `lately_model_generation{alias}` | gauge | swaps since the start |
+//! | `lately_model_generations_live{alias}` | gauge | generations in memory: two, and those that requests still hold |
+//! | `lately_model_swaps_total{alias, result}` | counter | swapped or refused |
+//! | `lately_shadow_rankings_total{result}` | counter | compared, busy (something waited), full (its queue was), failed |
+//! | `lately_shadow_probability_difference{head}` | histogram | mean difference of a ranking's probabilities |
+//! | `lately_shadow_rank_correlation` | histogram | of the scores of a ranking |
 //! | `lately_follower_errors_total` | counter | failed reads of the log by the follower |
 
 mod agreement;
@@ -28,9 +34,13 @@ mod batcher;
 mod catalogue;
 mod clock;
 mod config;
+mod draw;
 mod error;
+mod estimate;
 mod follower;
+mod generations;
 mod impression;
+mod last_known;
 pub mod model_slot;
 mod popularity;
 pub mod ranker;
@@ -38,6 +48,7 @@ mod recently_shown;
 mod request;
 mod retrieve;
 pub mod select;
+mod shadow;
 pub mod value_model;
 
 pub use config::{ImpressionMode, RankConfig, RetrieveConfig, SelectConfig};
@@ -48,4 +59,5 @@ pub use request::{
     Dropped, Explain, FeedRequest, ModelRef, RankRequest, RankResponse, RankedItem, Reason, Rules, Rung,
     Source,
 };
+pub use shadow::ShadowSummary;
 pub use value_model::{ValueModel, ValueModelConfig};

@@ -1,6 +1,7 @@
 //! The served model: load, validate, warm, swap, retire by generation.
 //!
-//! Whatever goes wrong, the last good model stays. A request holds the model that it started with until it ends.
+//! Whatever goes wrong, the last good model stays. A request holds the model that it started with until it ends. The
+//! former model is kept for one generation more: where the new one fails on a request, it scores ([`ModelSlot::other`]).
 
 use std::sync::{Arc, Mutex};
 
@@ -15,6 +16,7 @@ use serde::Serialize;
 
 use crate::agreement::{PROBABILITY_ERROR, RANK_CORRELATION, agreement, probe};
 use crate::batcher::lock;
+use crate::generations::{Generations, Live};
 
 /// Candidates of each warm-up request: as many as a tile, so that scratch memory is there.
 const WARM_ROWS: usize = 32;
@@ -26,6 +28,8 @@ pub struct LoadedModel {
     manifest: Manifest,
     version: String,
     generation: u64,
+    /// Since it was swapped in.
+    live: Option<Live>,
 }
 
 /// What `/v1/models` tells of a model.
@@ -117,7 +121,7 @@ pub enum SwapError {
 impl LoadedModel {
     /// Puts together what a [`ModelSlot`] takes.
     pub fn new(model: Model, manifest: Manifest, version: impl Into<String>) -> Self {
-        Self { model, manifest, version: version.into(), generation: 0 }
+        Self { model, manifest, version: version.into(), generation: 0, live: None }
     }
 
     /// Reads the bytes of a checkpoint.
@@ -166,30 +170,41 @@ impl LoadedModel {
     }
 }
 
-/// Holds the served model.
+/// Holds the model that an alias names.
 #[derive(Debug)]
 pub struct ModelSlot {
+    alias: &'static str,
     schema: Arc<Schema>,
     hash: String,
     embedding_version: Option<String>,
     precision: Precision,
     current: ArcSwapOption<LoadedModel>,
+    former: ArcSwapOption<LoadedModel>,
+    generations: Generations,
     /// Serialises swaps; the last generation.
     generation: Mutex<u64>,
 }
 
 impl ModelSlot {
-    /// An empty slot for models of a schema.
+    /// An empty slot for models of a schema, for the champion.
     pub fn new(schema: Arc<Schema>) -> Self {
         let hash = schema.hash();
         Self {
+            alias: "champion",
             schema,
             hash,
             embedding_version: None,
             precision: Precision::F32,
             current: ArcSwapOption::empty(),
+            former: ArcSwapOption::empty(),
+            generations: Generations::new("champion"),
             generation: Mutex::new(0),
         }
+    }
+
+    /// For another alias than the champion; metrics bear its name.
+    pub fn for_alias(self, alias: &'static str) -> Self {
+        Self { alias, generations: Generations::new(alias), ..self }
     }
 
     /// Also refuses models of other item embeddings than these.
@@ -209,6 +224,17 @@ impl ModelSlot {
         self.current.load_full()
     }
 
+    /// A validated model of another generation: one that was swapped in meanwhile, else the former one.
+    pub fn other(&self, than: u64) -> Option<Arc<LoadedModel>> {
+        let differs = |m: &Arc<LoadedModel>| m.generation != than;
+        self.current().filter(differs).or_else(|| self.former.load_full().filter(differs))
+    }
+
+    /// Generations in memory: the current and the former one, and older ones that requests still hold.
+    pub fn live_generations(&self) -> usize {
+        self.generations.live()
+    }
+
     /// Hash of the schema that models must have.
     pub fn schema_hash(&self) -> &str {
         &self.hash
@@ -225,7 +251,7 @@ impl ModelSlot {
         if let Some(current) = self.current().filter(|c| c.version == version) {
             return Ok(current.generation);
         }
-        let loaded = LoadedModel::from_bytes(version, bytes).inspect_err(refused)?;
+        let loaded = LoadedModel::from_bytes(version, bytes).inspect_err(|e| self.refused(e))?;
         self.swap_in(&mut generation, loaded)
     }
 
@@ -238,14 +264,28 @@ impl ModelSlot {
     }
 
     fn swap_in(&self, generation: &mut u64, mut loaded: LoadedModel) -> Result<u64, SwapError> {
-        self.validate(&loaded).inspect_err(refused)?;
+        self.validate(&loaded).inspect_err(|e| self.refused(e))?;
         *generation += 1;
         loaded.generation = *generation;
-        tracing::info!(version = loaded.version, generation = *generation, "model swapped in");
-        self.current.store(Some(Arc::new(loaded)));
-        metrics::gauge!("lately_model_generation").set(*generation as f64);
-        metrics::counter!("lately_model_swaps_total", "result" => "swapped").increment(1);
+        loaded.live = Some(self.generations.begin());
+        tracing::info!(
+            alias = self.alias,
+            version = loaded.version,
+            generation = *generation,
+            "model swapped in"
+        );
+        let former = self.current.swap(Some(Arc::new(loaded)));
+        self.former.store(former);
+        metrics::gauge!("lately_model_generation", "alias" => self.alias).set(*generation as f64);
+        let result = "swapped";
+        metrics::counter!("lately_model_swaps_total", "alias" => self.alias, "result" => result).increment(1);
         Ok(*generation)
+    }
+
+    fn refused(&self, error: &SwapError) {
+        tracing::warn!(alias = self.alias, %error, "model refused; the last good one stays");
+        let result = "refused";
+        metrics::counter!("lately_model_swaps_total", "alias" => self.alias, "result" => result).increment(1);
     }
 
     fn validate(&self, loaded: &LoadedModel) -> Result<(), SwapError> {
@@ -290,11 +330,6 @@ impl ModelSlot {
         }
         Err(SwapError::Precision { version: version(), error, correlation })
     }
-}
-
-fn refused(error: &SwapError) {
-    tracing::warn!(%error, "model refused; the last good one stays");
-    metrics::counter!("lately_model_swaps_total", "result" => "refused").increment(1);
 }
 
 /// Three requests that go through every path: no history, one action, and a full history of every action type.

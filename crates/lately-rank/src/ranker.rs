@@ -1,9 +1,11 @@
 //! One ranking, stage after stage: admit, hydrate, (retrieve,) tokens, score, value, select, log.
 //!
 //! The watermark is taken before anything is read, so that training can rebuild what the model saw. What fails on the
-//! way makes the ranking worse, says so in `degraded`, and never makes it fail.
+//! way makes the ranking worse, says so in `degraded`, and never makes it fail: `ladder` has what is done instead.
 
 mod candidates;
+mod challenger;
+mod ladder;
 mod respond;
 
 use std::collections::HashSet;
@@ -15,21 +17,27 @@ use lately_features::{
 };
 use lately_store::{Store, StoreError};
 
-use crate::batcher::{Batcher, ScoreError, Work};
+use crate::batcher::{Batcher, Work};
 use crate::catalogue::Topics;
 use crate::clock::{StageClock, now_ms};
 use crate::config::{ImpressionMode, RankConfig};
+use crate::draw;
 use crate::error::{RankConfigError, RankError};
 use crate::follower::Follower;
 use crate::impression::ImpressionLog;
-use crate::model_slot::{LoadedModel, ModelSlot};
+use crate::last_known::LastKnown;
+use crate::model_slot::ModelSlot;
 use crate::recently_shown::RecentlyShown;
 use crate::request::{
     Dropped, Explain, FeedRequest, RankRequest, RankResponse, RankedItem, Reason, Rules, Rung,
 };
 use crate::select::{Scored, Spacing, select};
-use crate::value_model::{ValueModel, probability};
+use crate::shadow::Shadow;
+use crate::value_model::ValueModel;
 use candidates::Candidate;
+
+/// Where a user's sequence comes from: the store, or in a test what fails.
+type ReadSequence = Box<dyn Fn(&UserId) -> Result<Arc<UserSequence>, StoreError> + Send + Sync>;
 
 /// Ranks. Share it by `Arc`; every method blocks: call it on a thread that may.
 pub struct Ranker {
@@ -42,7 +50,10 @@ pub struct Ranker {
     value_model: ValueModel,
     heads: Vec<String>,
     shown: RecentlyShown,
-    batcher: Batcher,
+    last_known: LastKnown,
+    read_sequence: ReadSequence,
+    shadow: Option<Shadow>,
+    batcher: Arc<Batcher>,
     follower: Follower,
     impressions: ImpressionLog,
 }
@@ -65,6 +76,8 @@ struct Ask {
     explain: bool,
     rules: Rules,
     dropped: Vec<Dropped>,
+    /// The rung on which this ranking is put on purpose.
+    forced: Option<Rung>,
     /// Whether the response is what the user sees: its length was asked for.
     slate: bool,
 }
@@ -77,19 +90,21 @@ enum Candidates {
 /// What is known of the user.
 struct Known {
     context: RequestContext,
+    /// For the rules and for retrieval.
     sequence: Arc<UserSequence>,
+    /// What the model is to see: another one only where a rung is exercised, so that what was hidden stays hidden.
+    model_sequence: Arc<UserSequence>,
+    sequence_age_ms: Option<u64>,
     user: Option<Arc<Features>>,
 }
-
-/// What a model gave: candidates x heads.
-type Logits = (Arc<LoadedModel>, Vec<f32>);
 
 /// The scores of the candidates.
 struct Scores {
     score: Vec<f32>,
-    /// candidates x heads; empty where no model scored.
+    /// candidates x heads; of the first ones only, or of none, where the model did not score the others.
     probabilities: Vec<f32>,
-    model: Option<Arc<LoadedModel>>,
+    /// What was scored, by which model.
+    work: Option<Arc<Work>>,
 }
 
 impl Ranker {
@@ -111,7 +126,18 @@ impl Ranker {
             value_model: ValueModel::new(&config.value_model, &schema)?,
             heads: schema.heads.iter().map(|h| h.name.clone()).collect(),
             shown: RecentlyShown::new(&config.select),
-            batcher: Batcher::start(config.threads, config.queue_tiles, config.tile_rows, config.precision)?,
+            last_known: LastKnown::new(config.stale_sequence_bytes, config.cached_ranking_bytes),
+            read_sequence: {
+                let store = store.clone();
+                Box::new(move |user| store.sequence(user))
+            },
+            shadow: None,
+            batcher: Arc::new(Batcher::start(
+                config.threads,
+                config.queue_tiles,
+                config.tile_rows,
+                config.precision,
+            )?),
             follower: Follower::start(
                 store.clone(),
                 &schema,
@@ -138,7 +164,7 @@ impl Ranker {
     /// # Errors
     /// [`RankError`] where the request is refused or shed; trouble on the way is a [`Rung`] in the response instead.
     pub fn rank(&self, ask: RankRequest) -> Result<RankResponse, RankError> {
-        let mut clock = StageClock::start();
+        let clock = StageClock::start();
         let limit = self.config.max_candidates;
         if ask.candidates.is_empty() {
             return Err(RankError::NoCandidates);
@@ -159,8 +185,8 @@ impl Ranker {
             explain: ask.explain,
             rules: ask.rules,
             dropped,
+            forced: None, // drawn below
         };
-        clock.lap("admit");
         self.run(ask, clock)
     }
 
@@ -170,7 +196,7 @@ impl Ranker {
     /// # Errors
     /// As [`Ranker::rank`].
     pub fn feed(&self, ask: FeedRequest) -> Result<RankResponse, RankError> {
-        let mut clock = StageClock::start();
+        let clock = StageClock::start();
         let limit = self.config.max_candidates;
         if ask.limit > limit {
             return Err(RankError::TooManyCandidates { got: ask.limit, limit });
@@ -187,17 +213,21 @@ impl Ranker {
             explain: ask.explain,
             rules: Rules { spacing: true, ..Rules::default() }, // retrieval excludes the rest
             dropped: Vec::new(),
+            forced: None, // drawn below
         };
-        clock.lap("admit");
         self.run(ask, clock)
     }
 
     fn run(&self, mut ask: Ask, mut clock: StageClock) -> Result<RankResponse, RankError> {
         let mut degraded = Vec::new();
+        let forced = draw::exercise(&ask.request, self.config.exercise_share);
+        ask.forced = forced.filter(|_| self.slot.current().is_some());
+        clock.lap("admit");
+
         let known = self.hydrate(&ask, &mut degraded);
         clock.lap("hydrate");
 
-        let candidates = match std::mem::replace(&mut ask.candidates, Candidates::Retrieve) {
+        let mut candidates = match std::mem::replace(&mut ask.candidates, Candidates::Retrieve) {
             Candidates::Given(items) => self.admitted(&mut ask, &known, items),
             Candidates::Retrieve => self.retrieved(&ask, &known),
         };
@@ -205,20 +235,21 @@ impl Ranker {
         clock.lap("retrieve");
 
         let item = |id: &ItemId| self.store.item(id);
-        let tokens = tokens(&self.assembler, &known.sequence, known.context.watermark, item);
+        let tokens = tokens(&self.assembler, &known.model_sequence, known.context.watermark, item);
         let explain = ask.explain.then(|| self.explain(&known, &tokens));
         clock.lap("tokens");
 
-        let logits = self.score(&ask, &known, tokens, &candidates, &mut degraded)?;
+        let logits = self.score(&ask, &known, tokens, &mut candidates, &mut degraded)?;
         clock.lap("score");
 
-        let scores = self.value(logits, &candidates, known.context.time_ms);
+        let scores = self.value(&ask, &known, logits, &mut candidates, &mut degraded);
         clock.lap("value");
 
         let items = self.select(&ask, &candidates, &scores);
         clock.lap("select");
 
         let response = self.respond(ask, &known, &scores, items, degraded, explain, clock);
+        self.shadow(&response, scores);
         Ok(response)
     }
 
@@ -226,69 +257,13 @@ impl Ranker {
     fn hydrate(&self, ask: &Ask, degraded: &mut Vec<Rung>) -> Known {
         let watermark = self.store.next_offset();
         let time_ms = now_ms();
-        let sequence = self.store.sequence(&ask.user).unwrap_or_else(|error| {
-            tracing::error!(%error, "a user sequence cannot be read: ranking without");
-            degraded.push(Rung::NoSequence);
-            Arc::default()
-        });
-        if let Some(newest) = sequence.entries().first() {
+        let context = RequestContext { time_ms, surface: ask.surface_position, watermark };
+        let known = self.sequence(ask, context, degraded);
+        if let Some(newest) = known.sequence.entries().first() {
             let age = (time_ms - newest.time_ms).max(0) as f64 / 1e3;
             metrics::histogram!("lately_rank_sequence_age_seconds").record(age);
         }
-        let context = RequestContext { time_ms, surface: ask.surface_position, watermark };
-        Known { context, sequence, user: self.store.user(&ask.user) }
-    }
-
-    /// The model's logits; `None` where another order has to do.
-    fn score(
-        &self,
-        ask: &Ask,
-        known: &Known,
-        tokens: Vec<Token>,
-        candidates: &[Candidate],
-        degraded: &mut Vec<Rung>,
-    ) -> Result<Option<Logits>, RankError> {
-        let Some(model) = self.slot.current() else {
-            degraded.push(Rung::NoModel);
-            return Ok(None);
-        };
-        let work = Work {
-            model: model.clone(),
-            assembler: self.assembler.clone(),
-            context: known.context,
-            user: known.user.clone(),
-            tokens,
-            candidates: candidates.iter().map(|c| c.features.clone()).collect(),
-        };
-        match self.batcher.score(work, ask.deadline) {
-            Ok(logits) => return Ok(Some((model, logits))),
-            Err(ScoreError::Overloaded { waiting, limit }) => {
-                metrics::counter!("lately_rank_shed_total").increment(1);
-                return Err(RankError::Overloaded { waiting, limit });
-            }
-            Err(ScoreError::Closed) => return Err(RankError::Closed),
-            Err(ScoreError::DeadlineExceeded) => degraded.push(Rung::ScoreDeadline),
-            Err(ScoreError::Model(reason)) => {
-                tracing::error!(
-                    version = model.version(),
-                    reason,
-                    "the model failed: ordering by popularity"
-                );
-                degraded.push(Rung::ModelError);
-            }
-        }
-        Ok(None)
-    }
-
-    fn value(&self, logits: Option<Logits>, candidates: &[Candidate], now_ms: i64) -> Scores {
-        let Some((model, logits)) = logits else {
-            let score = self.follower.popularity(candidates.iter().map(|c| &c.item), now_ms);
-            return Scores { score, probabilities: Vec::new(), model: None };
-        };
-        let probabilities: Vec<f32> = logits.into_iter().map(probability).collect();
-        let rows = probabilities.chunks_exact(self.heads.len().max(1));
-        let score = rows.map(|p| self.value_model.score(p)).collect();
-        Scores { score, probabilities, model: Some(model) }
+        known
     }
 
     fn select(&self, ask: &Ask, candidates: &[Candidate], scores: &Scores) -> Vec<RankedItem> {
@@ -358,15 +333,19 @@ impl Ranker {
         }
     }
 
-    /// Forgets a user: also what waits to be logged and what was shown. Returns the removed log records. A ranking
-    /// that is under way may still be logged after it; counts of popularity name no user and stay.
+    /// Forgets a user: also what waits to be logged, what was shown, and the last sequence and ranking. Returns the
+    /// removed log records. A ranking that is under way may still be logged and remembered after it; counts of
+    /// popularity name no user and stay.
     ///
     /// # Errors
     /// [`StoreError`] where the store refuses.
     pub fn forget(&self, user: &UserId) -> Result<u64, StoreError> {
         self.impressions.forget(user);
         self.shown.forget(user);
-        self.store.forget(user, now_ms())
+        let removed = self.store.forget(user, now_ms())?;
+        // After it: a ranking before it reads the sequence once more.
+        self.last_known.forget(user);
+        Ok(removed)
     }
 }
 

@@ -69,27 +69,60 @@ pub struct FeedRequest {
     pub explain: bool,
 }
 
-/// A rung of degradation that was in force; such an impression stays out of training.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What was wrong, and on which rung of the ladder the ranking was made instead. Such an impression stays out of training,
+/// but where there was no model yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rung {
-    /// No model is loaded: ordered by popularity.
+    /// Why: no model is loaded.
     NoModel,
-    /// Scoring took longer than the deadline: ordered by popularity.
+    /// Why: scoring took longer than the deadline.
     ScoreDeadline,
-    /// The model failed: ordered by popularity.
+    /// Why: the model failed, or gave a logit that is not finite.
     ModelError,
+    /// The user's sequence could not be read: ranked with what it was at the user's last ranking.
+    StaleSequence,
     /// The user's sequence could not be read: ranked without.
     NoSequence,
+    /// The time was too short for all: the model scored those that looked best, the others follow.
+    FirstN,
+    /// The model failed: the one before it scored.
+    LastGoodModel,
+    /// No model scored: ordered by the scores of the user's last ranking, what was not in it by popularity below.
+    CachedRanking,
+    /// No model scored: ordered by popularity.
+    Popularity,
+    /// No model scored, and nothing is known of any candidate: in the order given, or found.
+    InputOrder,
+    /// Put on that rung on purpose, to prove that it holds.
+    Exercise,
 }
 
 impl Rung {
+    /// The rungs below a full model with a fresh sequence, best first.
+    pub const LADDER: [Self; 7] = [
+        Self::StaleSequence,
+        Self::NoSequence,
+        Self::FirstN,
+        Self::LastGoodModel,
+        Self::CachedRanking,
+        Self::Popularity,
+        Self::InputOrder,
+    ];
+
     /// Its name in responses, impressions and metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::NoModel => "no_model",
             Self::ScoreDeadline => "score_deadline",
             Self::ModelError => "model_error",
+            Self::StaleSequence => "stale_sequence",
             Self::NoSequence => "no_sequence",
+            Self::FirstN => "first_n",
+            Self::LastGoodModel => "last_good_model",
+            Self::CachedRanking => "cached_ranking",
+            Self::Popularity => "popularity",
+            Self::InputOrder => "input_order",
+            Self::Exercise => "exercise",
         }
     }
 }
@@ -155,9 +188,11 @@ pub struct Dropped {
 pub struct RankedItem {
     /// Which.
     pub item: ItemId,
-    /// The value model's score, or the popularity where no model scored; finite.
+    /// The value model's score; finite. On `first_n` those that were not scored have the lowest of those that were; on
+    /// `cached_ranking` it is that of the user's last ranking, and the lowest of those for what was not in it; on
+    /// `popularity` the decayed number of positive actions; on `input_order` 0.
     pub score: f32,
-    /// Probability a head, in the order of [`RankResponse::heads`]; empty where no model scored.
+    /// Probability a head, in the order of [`RankResponse::heads`]; empty where no model scored this item.
     pub heads: Vec<f32>,
     /// Place, from 0.
     pub position: u16,
@@ -202,8 +237,10 @@ pub struct RankResponse {
     pub watermark: u64,
     /// The server's clock, ms since 1970 UTC.
     pub time_ms: i64,
-    /// The rungs of degradation in force; empty is best.
+    /// What was wrong and the rungs in force; empty is best.
     pub degraded: Vec<Rung>,
+    /// On `stale_sequence`: ms since the sequence was read.
+    pub sequence_age_ms: Option<u64>,
     /// Names of the heads.
     pub heads: Vec<String>,
     /// The ranking.

@@ -14,6 +14,9 @@ const SECONDS: [f64; 17] = [
 const COUNTS: [f64; 9] = [1.0, 5.0, 10.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_000.0];
 /// Buckets of the age of a sequence, s: to a month.
 const AGES: [f64; 10] = [0.1, 1.0, 10.0, 60.0, 600.0, 3_600.0, 21_600.0, 86_400.0, 604_800.0, 2_592_000.0];
+/// Buckets of the difference of two models' probabilities, and of their rank correlation.
+const DIFFERENCES: [f64; 9] = [0.000_1, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5];
+const CORRELATIONS: [f64; 8] = [0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0];
 /// How often histograms are compacted where nobody reads them.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -40,6 +43,14 @@ pub fn install_metrics() -> Result<PrometheusHandle, MetricsError> {
         .and_then(|b| b.set_buckets_for_metric(Matcher::Full("lately_rank_candidates".into()), &COUNTS))
         .and_then(|b| {
             b.set_buckets_for_metric(Matcher::Full("lately_rank_sequence_age_seconds".into()), &AGES)
+        })
+        .and_then(|b| {
+            let difference = Matcher::Full("lately_shadow_probability_difference".into());
+            b.set_buckets_for_metric(difference, &DIFFERENCES)
+        })
+        .and_then(|b| {
+            let correlation = Matcher::Full("lately_shadow_rank_correlation".into());
+            b.set_buckets_for_metric(correlation, &CORRELATIONS)
         });
     let installed = builder.and_then(PrometheusBuilder::install_recorder).map_err(failed)?;
     *handle = Some(installed.clone());

@@ -41,6 +41,7 @@ struct House {
     data: SocketAddr,
     admin: SocketAddr,
     slot: Arc<ModelSlot>,
+    challenger: Arc<ModelSlot>,
     store: Arc<Store>,
     agent: ureq::Agent,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
@@ -64,8 +65,11 @@ fn house(limits: Limits) -> House {
     let store = Arc::new(Store::open(dir.path(), schema.clone(), StoreLimits::default()).unwrap());
     let slot = Arc::new(ModelSlot::new(schema.clone()));
     // Tests of doors do not measure speed.
-    let config = RankConfig { deadline_ms: 5_000, ..RankConfig::default() };
-    let ranker = Arc::new(Ranker::new(store.clone(), slot.clone(), schema.clone(), config).unwrap());
+    let config =
+        RankConfig { deadline_ms: 5_000, exercise_share: 0.0, shadow_share: 1.0, ..RankConfig::default() };
+    let ranker = Ranker::new(store.clone(), slot.clone(), schema.clone(), config).unwrap();
+    let challenger = Arc::new(ModelSlot::new(schema.clone()).for_alias("challenger"));
+    let ranker = Arc::new(ranker.with_challenger(challenger.clone()).unwrap());
     let (its, seed) = (slot.clone(), AtomicU64::new(0));
     let reload = Arc::new(move || {
         let seed = seed.fetch_add(1, Ordering::SeqCst) + 1;
@@ -97,7 +101,7 @@ fn house(limits: Limits) -> House {
         })
     });
     let agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-    House { data, admin, slot, store, agent, stop: Some(stop), thread: Some(thread), _dir: dir }
+    House { data, admin, slot, challenger, store, agent, stop: Some(stop), thread: Some(thread), _dir: dir }
 }
 
 impl Drop for House {
@@ -321,7 +325,10 @@ fn without_a_model_it_ranks_but_is_not_ready_and_a_reload_makes_it_so() {
     assert_eq!(house.get("/v1/models").1["current"], Value::Null);
     let ask = json!({"user": "u", "candidates": ["a", "b"], "limit": 1});
     let (status, ranked) = house.post("/v1/rank", &ask);
-    assert_eq!((status, &ranked["degraded"], &ranked["model"]), (200, &json!(["no_model"]), &Value::Null));
+    assert_eq!(
+        (status, &ranked["degraded"], &ranked["model"]),
+        (200, &json!(["no_model", "input_order"]), &Value::Null)
+    );
 
     assert_eq!(house.admin("POST", "/admin/v1/models/reload").0, 200);
     assert_eq!(house.get("/readyz").0, 200);
@@ -331,7 +338,39 @@ fn without_a_model_it_ranks_but_is_not_ready_and_a_reload_makes_it_so() {
     let models = house.get("/v1/models").1;
     assert_eq!(models["current"]["version"], "m2", "the last good one stays");
     assert_eq!(models["current"]["heads"], json!(["click", "save"]));
+    assert_eq!(models["challenger"], Value::Null);
     assert_eq!(house.post("/v1/rank", &ask).1["model"], json!({"version": "m2", "generation": 2}));
+}
+
+#[test]
+fn a_challenger_is_shown_with_how_it_compares() {
+    let house = house(Limits::default());
+    house.stock(12);
+    house.load(1);
+    house.challenger.swap(model(&Schema::from_toml(SCHEMA).unwrap(), 2)).unwrap();
+    let challenger = || house.get("/v1/models").1["challenger"].clone();
+    assert_eq!((&challenger()["version"], &challenger()["shadow"]), (&json!("m2"), &Value::Null));
+    let ask = json!({"user": "u", "candidates": ["i1", "i2", "i3", "i4", "i5"]});
+    assert_eq!(house.ok("POST", "/v1/rank", &ask)["model"]["version"], "m1", "the champion answers");
+    let begin = Instant::now();
+    while challenger()["shadow"].is_null() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "{}", challenger());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let shadow = &challenger()["shadow"];
+    assert_eq!((&shadow["champion"], &shadow["rankings"]), (&json!("m1"), &json!(1)));
+    for head in ["click", "save"] {
+        assert!(shadow["probability_difference"][head].as_f64() > Some(0.0), "{shadow}");
+    }
+    assert!(shadow["rank_correlation"].is_number() && shadow["us_per_candidate"].is_number(), "{shadow}");
+    let metrics = house.admin("GET", "/metrics").1;
+    for line in [
+        "lately_shadow_rankings_total{result=\"compared\"}",
+        "lately_shadow_probability_difference",
+        "lately_model_generations_live{alias=\"challenger\"}",
+    ] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
 }
 
 #[test]

@@ -28,9 +28,17 @@ pub use crate::stats::JoinStats;
 
 /// Records that are read from the store at once: a few MB.
 const PAGE: usize = 4_096;
-/// The one rung that stays in training: what was ordered by popularity before there was a model is as good to learn
-/// from as any list from outside, and it is all that a new product has.
+/// The one trouble that stays in training, and what orders instead: what was ordered by popularity before there was a
+/// model is as good to learn from as any list from outside, and it is all that a new product has.
 const NO_MODEL: &str = "no_model";
+const WITHOUT_MODEL: [&str; 3] = [NO_MODEL, "popularity", "input_order"];
+
+/// Whether an impression is no example of what serving does: a rung was in force, by trouble or as an exercise.
+fn is_degraded(rungs: &[String]) -> bool {
+    let before_the_first = rungs.iter().any(|r| r == NO_MODEL);
+    rungs.iter().any(|r| !before_the_first || !WITHOUT_MODEL.contains(&r.as_str()))
+}
+
 /// Limits of a join.
 #[derive(Debug, Clone)]
 pub struct JoinOptions {
@@ -261,7 +269,7 @@ impl Joiner {
             return Ok(());
         }
         let watermark = e.watermark.unwrap_or(offset).min(offset);
-        let tokens = if e.degraded.iter().any(|rung| rung != NO_MODEL) {
+        let tokens = if is_degraded(&e.degraded) {
             self.stats.degraded += 1;
             None
         } else if !self.options.range.contains(e.time_ms) {

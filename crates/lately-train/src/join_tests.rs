@@ -141,11 +141,43 @@ fn degraded_rows_are_left_out_and_keep_their_actions() {
 
 #[test]
 fn a_new_product_learns_from_what_was_ordered_without_a_model() {
-    let first = Impression { degraded: vec!["no_model".into()], ..impression("s", "u", &["a"], 10) };
-    let both = vec!["no_model".into(), "no_sequence".into()];
-    let second = Impression { degraded: both, ..impression("t", "u", &["a"], 20) };
-    let d = dataset(vec![Event::Impression(first), Event::Impression(second)]);
-    assert_eq!((d.requests.len(), d.stats.degraded), (1, 1));
+    let kept = [&["no_model"][..], &["no_model", "popularity"], &["no_model", "input_order"]];
+    let left_out = [
+        &["no_model", "no_sequence"][..],
+        &["no_model", "no_sequence", "popularity"],
+        &["no_model", "cached_ranking"],
+    ];
+    let d = dataset(shown_with(kept.into_iter().chain(left_out)));
+    assert_eq!((d.requests.len(), d.stats.degraded), (3, 3));
+}
+
+#[test]
+fn no_rung_is_learned_from_whether_by_trouble_or_as_an_exercise() {
+    let rungs = [
+        "stale_sequence",
+        "no_sequence",
+        "first_n",
+        "last_good_model",
+        "cached_ranking",
+        "popularity",
+        "input_order",
+    ];
+    let by_trouble = rungs.map(|rung| vec!["model_error", rung]);
+    let exercised = rungs.map(|rung| vec![rung, "exercise"]);
+    let alone = rungs.map(|rung| vec![rung]);
+    let unheard_of = [vec!["no_model", "exercise"], vec!["a_rung_of_tomorrow"]];
+    let all: Vec<_> = [&by_trouble[..], &exercised, &alone, &unheard_of].concat();
+    let d = dataset(shown_with(all.iter().map(Vec::as_slice).chain([&[][..]])));
+    assert_eq!((d.requests.len(), d.stats.degraded), (1, all.len() as u64));
+}
+
+/// One impression for each list of rungs.
+fn shown_with<'a>(rungs: impl Iterator<Item = &'a [&'a str]>) -> Vec<Event> {
+    let shown = |(n, rungs): (usize, &[&str])| {
+        let degraded = rungs.iter().map(|r| (*r).to_owned()).collect();
+        Event::Impression(Impression { degraded, ..impression(&format!("r{n}"), "u", &["a"], 10 * n as i64) })
+    };
+    rungs.enumerate().map(shown).collect()
 }
 
 #[test]

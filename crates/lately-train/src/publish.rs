@@ -6,6 +6,9 @@ use lately_store::registry::{Registry, RegistryError, Version};
 /// The alias that serving follows.
 pub const CHAMPION: &str = "champion";
 
+/// The alias that serving scores in the shadow of the champion.
+pub const CHALLENGER: &str = "challenger";
+
 /// Why a model could not be published.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {

@@ -135,3 +135,32 @@ impl Config {
         Ok(config)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Keys of `all` that `given` lacks.
+    fn missing(all: &toml::Table, given: &toml::Table, path: &str, out: &mut Vec<String>) {
+        for (key, value) in all {
+            let path = format!("{path}.{key}");
+            match (value, given.get(key)) {
+                (_, None) => out.push(path),
+                (toml::Value::Table(all), Some(toml::Value::Table(given))) => missing(all, given, &path, out),
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn the_commented_file_names_every_key_of_rank_with_its_default() {
+        let text = include_str!("../../../config/lately.toml");
+        let config = Config::parse(text, Path::new("lately.toml")).unwrap();
+        assert_eq!(config.rank, RankConfig::default());
+        let (all, given) =
+            (toml::Table::try_from(RankConfig::default()).unwrap(), text.parse::<toml::Table>().unwrap());
+        let mut lacks = Vec::new();
+        missing(&all, given["rank"].as_table().unwrap(), "rank", &mut lacks);
+        assert_eq!(lacks, [] as [&str; 0]);
+    }
+}

@@ -9,6 +9,7 @@ pub mod config;
 pub mod data_dir;
 pub mod demo;
 pub mod embeddings;
+mod follow;
 pub mod import;
 mod interrupt;
 pub mod learn;

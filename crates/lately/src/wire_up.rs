@@ -1,9 +1,9 @@
 //! The single place that names engines and puts the parts together: store, registry, ranker, HTTP doors, the watch for
-//! a new champion. `lately serve` and `lately demo` are this composition.
+//! a new champion (`follow.rs`). `lately serve` and `lately demo` are this composition.
 
 use std::net::SocketAddr;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,11 +12,12 @@ use axum::Router;
 use lately_rank::{ModelSlot, Ranker};
 use lately_server::{App, Limits, Reload, check_bind, install_metrics, router, serve};
 use lately_store::{Registry, Store};
+use lately_train::publish::{CHALLENGER, CHAMPION};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::data_dir::DataDir;
-use crate::learn::champion;
+use crate::follow::{Follower, watch};
 use crate::log_source::{Announced, announce};
 
 /// The clock: ms since 1970 UTC.
@@ -51,26 +52,18 @@ impl Server {
         let vectors = dir.served_embedding(&registry)?.map(|e| e.vectors);
         let embedding_version = vectors.as_ref().map(|v| v.version().to_owned()).unwrap_or_default();
         let store = Arc::new(dir.store_with(vectors)?);
-        let slot = ModelSlot::new(Arc::clone(&dir.schema))
-            .with_embedding_version(embedding_version)
-            .with_precision(dir.config.rank.precision);
-        let slot = Arc::new(slot);
-        let follower = Arc::new(Follower::new(registry.clone(), Arc::clone(&slot)));
-        if let Err(error) = follower.follow() {
-            // A damaged champion must not keep the rest from serving; rankings say that no model ranked them.
-            tracing::error!(%error, "the champion cannot be served");
-        }
-        let ranker = Arc::new(Ranker::new(
-            Arc::clone(&store),
-            slot,
-            Arc::clone(&dir.schema),
-            dir.config.rank.clone(),
-        )?);
+        let (ranker, follower) = rank(dir, &store, &registry, &embedding_version)?;
         // Before the doors open: the first feed must not be empty.
         ranker.refresh().context("cannot read the log for what is popular")?;
         let reload: Reload = {
             let follower = Arc::clone(&follower);
-            Arc::new(move || follower.follow().map(drop).map_err(|e| format!("{e:#}")))
+            Arc::new(move || {
+                // What is served is the champion: a challenger that is refused is told, and fails nothing.
+                if let Err(error) = follower.follow_challenger() {
+                    tracing::error!(%error, "the challenger is refused, the last good one stays");
+                }
+                follower.follow().map(drop).map_err(|e| format!("{e:#}"))
+            })
         };
         let mut app =
             App::new(Arc::clone(&store), Arc::clone(&ranker), Arc::clone(&dir.schema), Limits::default())
@@ -158,6 +151,37 @@ impl Drop for Server {
     }
 }
 
+/// The ranker with its models, and who keeps them at what the registry names.
+fn rank(
+    dir: &DataDir,
+    store: &Arc<Store>,
+    registry: &Registry,
+    embedding_version: &str,
+) -> Result<(Arc<Ranker>, Arc<Follower>)> {
+    let config = &dir.config.rank;
+    let slot = |alias| {
+        let slot = ModelSlot::new(Arc::clone(&dir.schema)).for_alias(alias);
+        Arc::new(slot.with_embedding_version(embedding_version).with_precision(config.precision))
+    };
+    let champion = slot(CHAMPION);
+    let mut ranker =
+        Ranker::new(Arc::clone(store), Arc::clone(&champion), Arc::clone(&dir.schema), config.clone())?;
+    // Only for shadow scoring: it takes as much memory as the champion.
+    let challenger = (config.shadow_share > 0.0).then(|| slot(CHALLENGER));
+    if let Some(slot) = &challenger {
+        ranker = ranker.with_challenger(Arc::clone(slot))?;
+    }
+    let follower = Follower::new(registry.clone(), champion, challenger);
+    if let Err(error) = follower.follow() {
+        // A damaged champion must not keep the rest from serving; rankings say that no model ranked them.
+        tracing::error!(%error, "the champion cannot be served");
+    }
+    if let Err(error) = follower.follow_challenger() {
+        tracing::error!(%error, "the challenger cannot be shadowed");
+    }
+    Ok((Arc::new(ranker), Arc::new(follower)))
+}
+
 fn listen(bind: &str) -> Result<(std::net::TcpListener, SocketAddr)> {
     let address: SocketAddr =
         bind.parse().with_context(|| format!("`{bind}` is no address: write it like 127.0.0.1:7000"))?;
@@ -167,55 +191,4 @@ fn listen(bind: &str) -> Result<(std::net::TcpListener, SocketAddr)> {
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     Ok((listener, address))
-}
-
-/// Makes the slot serve the registry's champion.
-struct Follower {
-    registry: Registry,
-    slot: Arc<ModelSlot>,
-    /// From the look at the alias to the swap: whoever looked first must not swap an older champion back in.
-    turn: Mutex<()>,
-}
-
-impl Follower {
-    fn new(registry: Registry, slot: Arc<ModelSlot>) -> Self {
-        Self { registry, slot, turn: Mutex::new(()) }
-    }
-
-    /// Swaps the champion in, if it is not the one that serves; returns whether it did.
-    fn follow(&self) -> Result<bool> {
-        // Guards no data: a turn that panicked leaves nothing half done.
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(version) = champion(&self.registry)? else { return Ok(false) };
-        let name = version.to_string();
-        if self.slot.current().is_some_and(|m| m.version() == name) {
-            return Ok(false);
-        }
-        let bytes = self.registry.load(&version)?;
-        let generation = self.slot.swap_bytes(&name, &bytes)?;
-        tracing::info!(version = name, generation, "swapped a model in");
-        Ok(true)
-    }
-}
-
-/// Looks at the champion alias every `interval` until the sender is dropped.
-fn watch(follower: &Arc<Follower>, interval: Duration) -> Result<(Sender<()>, JoinHandle<()>)> {
-    let (stop, stopped) = channel();
-    let follower = Arc::clone(follower);
-    let thread = std::thread::Builder::new().name("model-watch".to_owned()).spawn(move || {
-        let mut refused = None;
-        while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-            let name = champion(&follower.registry).ok().flatten();
-            match follower.follow() {
-                Ok(_) => refused = None,
-                // Said once a version, not every two seconds.
-                Err(error) if refused != name => {
-                    tracing::error!(%error, "the champion is refused, the last good model serves on");
-                    refused = name;
-                }
-                Err(_) => {}
-            }
-        }
-    })?;
-    Ok((stop, thread))
 }

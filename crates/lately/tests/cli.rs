@@ -7,11 +7,13 @@ mod run;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lately::data_dir::DataDir;
 use lately::demo::demo_toml;
-use lately_model::{Model, ModelConfig, official};
+use lately_model::{Manifest, Model, ModelConfig, official};
+use lately_train::publish::{CHALLENGER, CHAMPION, publish};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -190,6 +192,52 @@ fn official_weights_come_in_and_go_out_unchanged() -> Result<()> {
     lately("model import {} --into {} --first-k 3", &[&file, dir.path()])?
         .ended(1, &["`cross.0.weight` is of shape", "check their number and `first_k`"])?;
     lately("model export nothing --data {} --out {}", &[dir.path(), &back])?.ended(1, &["neither an alias"])
+}
+
+#[test]
+fn a_rollback_walks_back_and_a_running_server_follows() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let there = DataDir::create(dir.path(), &format!("[rank]\nshadow_share = 1.0\n{}", demo_toml()))?;
+    let registry = there.registry()?;
+    let back = |options: &str| lately(&format!("model rollback --data {{}}{options}"), &[dir.path()]);
+    back("")?.ended(1, &["`champion` names no version", "promote one"])?;
+    let config = ModelConfig { hidden: vec![8], ..ModelConfig::default() };
+    let mut versions = Vec::new();
+    for seed in 1..=3 {
+        let model = Model::new(config.clone(), &there.schema, seed)?;
+        let manifest = Manifest::new(&model, &there.schema, seed);
+        let version = publish(&registry, &model, &manifest, Some(CHAMPION))?.to_string();
+        lately(&format!("model promote {version} --data {{}} --alias {CHALLENGER}"), &[dir.path()])?
+            .ended(0, &[])?;
+        versions.push(version);
+    }
+    let server = Served::start(dir.path())?;
+    serves(&server, "current", &versions[2])?;
+    serves(&server, "challenger", &versions[2])?;
+    for (from, to) in [(2, 1), (1, 0)] {
+        let was = format!("champion was {}", versions[from]);
+        back("")?.ended(0, &[&was, &format!("champion is {}", versions[to])])?;
+        serves(&server, "current", &versions[to])?;
+    }
+    let first = format!("`champion` is {} and has named no other version before it", versions[0]);
+    back("")?.ended(1, &[&first])?;
+    serves(&server, "current", &versions[0])?;
+    back(" --alias challenger")?.ended(0, &[&format!("challenger is {}", versions[1])])?;
+    serves(&server, "challenger", &versions[1])?;
+    server.kill()
+}
+
+/// Waits until a server has a version, which it looks for every 2 s.
+fn serves(server: &Served, which: &str, version: &str) -> Result<()> {
+    let begin = Instant::now();
+    loop {
+        let models: Value = ureq::get(format!("{}/v1/models", server.base)).call()?.body_mut().read_json()?;
+        if models[which]["version"] == version {
+            return Ok(());
+        }
+        ensure!(begin.elapsed() < Duration::from_secs(60), "{which} does not become {version}: {models}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 #[test]

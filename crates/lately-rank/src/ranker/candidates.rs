@@ -53,15 +53,20 @@ impl Ranker {
     }
 
     fn query(&self, ask: &Ask, known: &Known) -> Query {
+        Query {
+            followed: known.user.as_deref().map_or_else(Vec::new, |u| self.topics.followed(u).collect()),
+            likes: self.likes(known),
+            seed: ask.request.hash64(),
+        }
+    }
+
+    /// Item embeddings of the latest liked items, newest first.
+    pub(super) fn likes(&self, known: &Known) -> Vec<Vec<f32>> {
         let liked = self.by_polarity(known, Polarity::Positive);
         let mut seen = HashSet::new();
         let likes = liked.filter(|item| seen.insert(*item)).filter_map(|item| self.store.item(item));
         let likes = likes.take(self.config.retrieve.recent_likes);
-        Query {
-            followed: known.user.as_deref().map_or_else(Vec::new, |u| self.topics.followed(u).collect()),
-            likes: likes.map(|f| self.assembler.item_embedding(&f).to_vec()).collect(),
-            seed: ask.request.hash64(),
-        }
+        likes.map(|f| self.assembler.item_embedding(&f).to_vec()).collect()
     }
 
     /// Items of the known actions of a polarity, newest first.

@@ -13,14 +13,12 @@ impl Ranker {
         known: &Known,
         scores: &Scores,
         items: Vec<RankedItem>,
-        degraded: Vec<Rung>,
+        mut degraded: Vec<Rung>,
         explain: Option<Explain>,
         mut clock: StageClock,
     ) -> RankResponse {
-        for rung in &degraded {
-            metrics::counter!("lately_rank_degraded_total", "reason" => rung.name()).increment(1);
-        }
-        let model = scores.model.as_deref().map(|m| ModelRef {
+        count(&mut degraded, ask.forced.is_some());
+        let model = scores.work.as_deref().map(|w| &w.model).map(|m| ModelRef {
             version: m.version().to_owned(),
             generation: m.generation(),
             embedding_version: m.manifest().embedding_version.clone(),
@@ -33,6 +31,7 @@ impl Ranker {
             watermark: known.context.watermark,
             time_ms: known.context.time_ms,
             degraded,
+            sequence_age_ms: known.sequence_age_ms,
             heads: self.heads.clone(),
             items,
             dropped: ask.dropped,
@@ -48,5 +47,19 @@ impl Ranker {
         clock.lap("log");
         response.timings_us = clock.finish();
         response
+    }
+}
+
+/// Counts the rungs in force. What was forced is marked and counted apart, so that an alarm may watch the others.
+fn count(degraded: &mut Vec<Rung>, forced: bool) {
+    if forced && !degraded.is_empty() {
+        for rung in &*degraded {
+            metrics::counter!("lately_rank_exercised_total", "rung" => rung.name()).increment(1);
+        }
+        degraded.push(Rung::Exercise);
+        return;
+    }
+    for rung in degraded {
+        metrics::counter!("lately_rank_degraded_total", "reason" => rung.name()).increment(1);
     }
 }

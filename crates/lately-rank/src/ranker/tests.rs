@@ -1,6 +1,7 @@
 use super::*;
 use crate::clock::now_ms;
 use crate::config::RetrieveConfig;
+use crate::model_slot::LoadedModel;
 use crate::value_model::ValueModelConfig;
 use lately_features::event::FeatureValues;
 use lately_features::{Action, Event, EventId, FeatureValue, Item, User};
@@ -8,6 +9,12 @@ use lately_model::{Manifest, Model, ModelConfig, Precision};
 use lately_store::StoreLimits;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tempfile::TempDir;
+
+mod artifacts;
+mod exercise;
+mod ladder;
+mod shadow;
+mod swap;
 
 const SCHEMA: &str = r#"
     item_embedding = "vector"
@@ -71,7 +78,7 @@ struct House {
     _dir: TempDir,
 }
 
-fn model(seed: u64) -> LoadedModel {
+pub(crate) fn model(seed: u64) -> LoadedModel {
     let schema = schema();
     let config = ModelConfig { hidden: vec![16], ..ModelConfig::default() };
     let model = Model::new(config, &schema, seed).unwrap();
@@ -99,9 +106,9 @@ fn house(config: RankConfig) -> House {
     House { ranker, store, slot, _dir: dir }
 }
 
-/// Unit tests do not measure speed.
+/// Unit tests do not measure speed, and want no rung that they did not ask for.
 fn patient() -> RankConfig {
-    RankConfig { threads: 2, deadline_ms: 5_000, ..RankConfig::default() }
+    RankConfig { threads: 2, deadline_ms: 5_000, exercise_share: 0.0, ..RankConfig::default() }
 }
 
 fn user(id: &str) -> UserId {
@@ -160,7 +167,7 @@ fn without_a_model_the_order_is_by_popularity_and_says_so() {
     house.ranker.refresh().unwrap();
     let response = house.ranker.rank(RankRequest::new(user("u"), candidates(5))).unwrap();
     assert_eq!(names(&response), ["i03", "i01", "i00", "i02", "i04"]);
-    assert_eq!((response.degraded, response.model), (vec![Rung::NoModel], None));
+    assert_eq!((response.degraded, response.model), (vec![Rung::NoModel, Rung::Popularity], None));
 }
 
 #[test]
@@ -429,7 +436,7 @@ fn a_passed_deadline_and_a_full_queue_are_typed_and_degrade_or_shed() {
         RankRequest { deadline: Some(Duration::from_millis(5)), ..RankRequest::new(user("u"), ids.clone()) };
     let begin = Instant::now();
     let response = house.ranker.rank(late.clone()).unwrap();
-    assert_eq!(response.degraded, [Rung::ScoreDeadline]);
+    assert_eq!(response.degraded, [Rung::ScoreDeadline, Rung::InputOrder]);
     assert_eq!(response.items.len(), 2_000, "every candidate, in another order");
     assert!(begin.elapsed() < Duration::from_secs(1));
 

@@ -1,9 +1,11 @@
 //! `GET /v1/models`: what is served.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use lately_rank::{ModelSummary, ShadowSummary};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -16,9 +18,11 @@ pub(crate) struct ModelsReply {
     schema_hash: String,
     /// The served model; null where none is loaded yet.
     current: Option<CurrentReply>,
+    /// The model that scores a share of the rankings unseen; null where none is loaded, or that share is 0.
+    challenger: Option<ChallengerReply>,
 }
 
-/// The served model.
+/// A loaded model.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct CurrentReply {
     /// Version in the registry.
@@ -39,7 +43,33 @@ pub(crate) struct CurrentReply {
     parameters: usize,
 }
 
-/// The served model.
+/// The challenger, and how it compares with the champion.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ChallengerReply {
+    #[serde(flatten)]
+    model: CurrentReply,
+    /// Over the rankings that both scored since either of them was loaded; null before the first.
+    shadow: Option<ShadowReply>,
+}
+
+/// Means over rankings that champion and challenger scored.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ShadowReply {
+    /// Version of the champion.
+    champion: String,
+    /// How many rankings.
+    rankings: u64,
+    /// Difference of a candidate's probability, without sign, by head.
+    probability_difference: BTreeMap<String, f64>,
+    /// Rank correlation (Spearman) of a ranking's scores, -1 to 1.
+    rank_correlation: f64,
+    /// Share of the first three items that are the same, 0 to 1.
+    top_3_overlap: f64,
+    /// Time that the challenger took for a candidate, us.
+    us_per_candidate: f64,
+}
+
+/// The served model, and the challenger.
 #[utoipa::path(get, path = "/v1/models", responses((status = 200, body = ModelsReply)))]
 pub(crate) async fn get_models(State(app): State<Arc<App>>) -> Json<ModelsReply> {
     Json(reply(&app))
@@ -47,9 +77,17 @@ pub(crate) async fn get_models(State(app): State<Arc<App>>) -> Json<ModelsReply>
 
 pub(super) fn reply(app: &App) -> ModelsReply {
     let slot = app.ranker.slot();
-    let current = slot.current().map(|loaded| {
-        let m = loaded.summary();
-        CurrentReply {
+    let challenger = app.ranker.challenger().map(|(model, shadow)| {
+        let shadow = shadow.map(|s| ShadowReply::new(s, &model.heads));
+        ChallengerReply { model: model.into(), shadow }
+    });
+    let current = slot.current().map(|loaded| loaded.summary().into());
+    ModelsReply { schema_hash: slot.schema_hash().to_owned(), current, challenger }
+}
+
+impl From<ModelSummary> for CurrentReply {
+    fn from(m: ModelSummary) -> Self {
+        Self {
             version: m.version,
             generation: m.generation,
             schema_hash: m.schema_hash,
@@ -59,6 +97,18 @@ pub(super) fn reply(app: &App) -> ModelsReply {
             parent: m.parent,
             parameters: m.parameters,
         }
-    });
-    ModelsReply { schema_hash: slot.schema_hash().to_owned(), current }
+    }
+}
+
+impl ShadowReply {
+    fn new(s: ShadowSummary, heads: &[String]) -> Self {
+        Self {
+            champion: s.champion,
+            rankings: s.rankings,
+            probability_difference: heads.iter().cloned().zip(s.probability_difference).collect(),
+            rank_correlation: s.rank_correlation,
+            top_3_overlap: s.top_3_overlap,
+            us_per_candidate: s.us_per_candidate,
+        }
+    }
 }

@@ -32,7 +32,7 @@ pub(crate) struct RankBody {
     /// The ranking's id; made where none is given.
     #[schema(value_type = Option<String>)]
     request: Option<RequestId>,
-    /// Time for the ranking, ms; when it passes the order is by popularity and says so.
+    /// Time for the ranking, ms; when it passes a lower rung orders, and `degraded` says which.
     deadline_ms: Option<u64>,
     /// Whether to explain the scores.
     #[serde(default)]
@@ -70,8 +70,13 @@ pub(crate) struct RankReply {
     embedding_version: Option<String>,
     /// Position in the log up to which everything was known.
     watermark: u64,
-    /// The rungs of degradation in force: no_model, score_deadline, model_error, no_sequence. Empty is best.
+    /// What was wrong (no_model, score_deadline, model_error), then the rungs in force (stale_sequence, no_sequence,
+    /// first_n, last_good_model, cached_ranking, popularity, input_order), then `exercise` where that was on purpose.
+    /// Empty is best.
     degraded: Vec<&'static str>,
+    /// On stale_sequence: its age, ms.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sequence_age_ms: Option<u64>,
     /// Best first.
     items: Vec<ItemReply>,
     /// Candidates that a rule dropped (duplicate, hidden, shown); those beyond the limit are not listed.
@@ -97,9 +102,9 @@ pub(crate) struct ModelReply {
 pub(crate) struct ItemReply {
     /// Which.
     item: String,
-    /// The value model's score.
+    /// The value model's score; on lower rungs something else that orders, and never rises with the place.
     score: f32,
-    /// Probability by head; empty where no model scored.
+    /// Probability by head; empty where no model scored this item.
     heads: BTreeMap<String, f32>,
     /// Place, from 0.
     position: u16,
@@ -182,6 +187,7 @@ impl From<RankResponse> for RankReply {
             model: r.model.map(|m| ModelReply { version: m.version, generation: m.generation }),
             schema_hash: r.schema_hash,
             watermark: r.watermark,
+            sequence_age_ms: r.sequence_age_ms,
             degraded: r.degraded.into_iter().map(lately_rank::Rung::name).collect(),
             timings_us: r.timings_us.into_iter().collect(),
         }

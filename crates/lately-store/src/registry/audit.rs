@@ -38,6 +38,15 @@ pub enum Change {
         /// Where it points now.
         to: Version,
     },
+    /// An alias was pointed back at what it had named before.
+    Rollback {
+        /// Which alias.
+        alias: String,
+        /// Where it pointed before the rollback.
+        from: Version,
+        /// Where it points again.
+        to: Version,
+    },
     /// An alias was taken away.
     Unalias {
         /// Which alias.
@@ -94,4 +103,35 @@ pub(super) fn read(path: &Path) -> Result<Vec<AuditRecord>, RegistryError> {
         }
     }
     Ok(records)
+}
+
+/// The version that an alias named before `current`, by what was recorded; `None` where there is none.
+///
+/// As an editor's undo: a rollback takes back the last change that was not taken back yet, so repeated ones walk further
+/// back, and a change after them begins from where they led.
+pub(super) fn before(records: &[AuditRecord], name: &str, current: &Version) -> Option<Version> {
+    let mut named: Vec<&Version> = Vec::new();
+    let push = |named: &mut Vec<_>, version| {
+        if named.last() != Some(&version) {
+            named.push(version);
+        }
+    };
+    for record in records {
+        match &record.change {
+            Change::Alias { alias, from, to } if alias == name => {
+                // `from` is known already, unless a crash kept its record from the trail.
+                from.iter().for_each(|from| push(&mut named, from));
+                push(&mut named, to);
+            }
+            Change::Rollback { alias, to, .. } if alias == name => {
+                while named.last().is_some_and(|last| *last != to) {
+                    named.pop();
+                }
+                push(&mut named, to);
+            }
+            _ => {}
+        }
+    }
+    push(&mut named, current);
+    named.len().checked_sub(2).map(|at| named[at].clone())
 }

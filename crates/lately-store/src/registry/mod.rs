@@ -7,7 +7,7 @@
 //! artifacts/<version>.bin    the bytes
 //! artifacts/<version>.json   size, time of publishing, manifest: for listing without opening the artifact
 //! aliases/<name>             a version
-//! audit.jsonl                one line a publish, alias change or removal
+//! audit.jsonl                one line a publish, alias change, rollback or removal
 //! lock                       held while something changes; several processes may share a registry
 //! ```
 //!
@@ -43,6 +43,14 @@ pub enum RegistryError {
     /// No such version.
     #[error("version {0} is not in the registry: list the versions, or publish it")]
     Unknown(Version),
+    /// An alias cannot go back.
+    #[error("{}", nothing_before(.alias, .current.as_ref()))]
+    NothingBefore {
+        /// Which alias.
+        alias: String,
+        /// What it names.
+        current: Option<Version>,
+    },
     /// The stored bytes are not those that were published.
     #[error(
         "artifact {0} is damaged, its bytes do not have its hash: publish it again, or point the alias elsewhere"
@@ -64,6 +72,15 @@ pub enum RegistryError {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+fn nothing_before(alias: &str, current: Option<&Version>) -> String {
+    match current {
+        Some(version) => format!(
+            "`{alias}` is {version} and has named no other version before it: list the versions and promote one"
+        ),
+        None => format!("`{alias}` names no version: there is nothing to roll back; promote one"),
+    }
 }
 
 /// A published version, as it is listed.
@@ -213,6 +230,27 @@ impl Registry {
         let from = self.alias(alias)?;
         files::write(&self.aliases_dir().join(alias), version.as_str().as_bytes())?;
         self.record(now_ms, Change::Alias { alias: alias.to_owned(), from, to: version.clone() })
+    }
+
+    /// Points an alias back at the version that it named before, by the audit trail, in one step; returns which it named
+    /// and which it names now. Called again it walks further back, and a change of the alias after it begins anew from
+    /// there, as with an editor's undo.
+    ///
+    /// # Errors
+    /// [`RegistryError::NothingBefore`]; [`RegistryError::Unknown`] or [`RegistryError::Damaged`] where the former version
+    /// is not there whole any more: the alias then stays as it was.
+    pub fn rollback(&self, alias: &str) -> Result<(Version, Version), RegistryError> {
+        check_alias(alias)?;
+        let _lock = self.lock()?;
+        let nothing = |current| RegistryError::NothingBefore { alias: alias.to_owned(), current };
+        let from = self.alias(alias)?.ok_or_else(|| nothing(None))?;
+        let former = audit::before(&self.audit()?, alias, &from);
+        let to = former.ok_or_else(|| nothing(Some(from.clone())))?;
+        self.load(&to)?;
+        files::write(&self.aliases_dir().join(alias), to.as_str().as_bytes())?;
+        let change = Change::Rollback { alias: alias.to_owned(), from: from.clone(), to: to.clone() };
+        self.record(audit::now_ms(), change)?;
+        Ok((from, to))
     }
 
     /// Takes an alias away; nothing where it was never set.

@@ -39,6 +39,82 @@ fn publishes_lists_loads_and_points_aliases() {
 }
 
 #[test]
+fn rollbacks_walk_back_and_a_new_champion_begins_from_there() {
+    let (_dir, r) = registry();
+    let nothing = |r: &Registry| matches!(r.rollback("champion"), Err(RegistryError::NothingBefore { .. }));
+    assert!(nothing(&r), "never set");
+    let [a, b, c, d] = [b"a", b"b", b"c", b"d"].map(|bytes| r.publish(bytes, &json!({})).unwrap());
+    let now = || r.alias("champion").unwrap().unwrap();
+    r.set_alias("champion", &a).unwrap();
+    assert!(nothing(&r), "nothing before the first");
+    assert_eq!(now(), a);
+    for version in [&b, &b, &c] {
+        r.set_alias("champion", version).unwrap(); // the same again is no change to go back over
+        r.set_alias("challenger", version).unwrap(); // another alias has a past of its own
+    }
+    assert_eq!(r.rollback("champion").unwrap(), (c.clone(), b.clone()));
+    assert_eq!(now(), b);
+    assert_eq!(r.rollback("champion").unwrap(), (b.clone(), a.clone()));
+    let last = r.audit().unwrap().pop().unwrap();
+    assert_eq!(last.change, Change::Rollback { alias: "champion".into(), from: b.clone(), to: a.clone() });
+    assert!(nothing(&r), "it does not toggle");
+    assert_eq!((now(), r.alias("challenger").unwrap()), (a.clone(), Some(c.clone())));
+
+    r.set_alias("champion", &d).unwrap();
+    r.set_alias("champion", &a).unwrap(); // a promotion of an old one is a change like any other
+    for (from, to) in [(&a, &d), (&d, &a)] {
+        assert_eq!(r.rollback("champion").unwrap(), (from.clone(), to.clone()));
+    }
+    assert!(nothing(&r));
+    assert!(r.rollback("../x").is_err());
+}
+
+#[test]
+fn a_rollback_to_what_is_gone_or_damaged_is_refused_and_one_after_a_crash_knows_what_was_there() {
+    let (dir, r) = registry();
+    let [a, b] = [b"a", b"b"].map(|bytes| r.publish(bytes, &json!({})).unwrap());
+    r.set_alias("champion", &a).unwrap();
+    r.set_alias("champion", &b).unwrap();
+    let file = dir.path().join(format!("models/artifacts/{a}.bin"));
+    std::fs::write(&file, b"x").unwrap();
+    assert!(matches!(r.rollback("champion"), Err(RegistryError::Damaged(v)) if v == a));
+    std::fs::remove_file(&file).unwrap();
+    assert!(matches!(r.rollback("champion"), Err(RegistryError::Unknown(v)) if v == a));
+    assert_eq!(r.alias("champion").unwrap(), Some(b.clone()));
+    r.publish(b"a", &json!({})).unwrap();
+
+    // A crash between the alias and its line in the trail: the last line is gone.
+    let trail = dir.path().join("models/audit.jsonl");
+    let text = std::fs::read_to_string(&trail).unwrap();
+    let without: String =
+        text.lines().filter(|l| !l.contains("\"from\":\"")).map(|l| format!("{l}\n")).collect();
+    std::fs::write(&trail, without).unwrap();
+    assert_eq!(r.rollback("champion").unwrap(), (b, a.clone()));
+    assert_eq!(r.alias("champion").unwrap(), Some(a));
+}
+
+#[test]
+fn of_concurrent_rollbacks_each_takes_one_step() {
+    let (_dir, r) = registry();
+    let versions: Vec<_> = (0..9u8).map(|n| r.publish(&[n], &json!({})).unwrap()).collect();
+    versions.iter().for_each(|v| r.set_alias("champion", v).unwrap());
+    let start = Barrier::new(4);
+    let mut steps: Vec<_> = std::thread::scope(|scope| {
+        let two = || {
+            start.wait();
+            [r.rollback("champion").unwrap(), r.rollback("champion").unwrap()]
+        };
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(two)).collect();
+        threads.into_iter().flat_map(|t| t.join().unwrap()).collect()
+    });
+    let place = |v: &Version| versions.iter().position(|x| x == v).unwrap();
+    steps.sort_by_key(|(from, _)| place(from));
+    let steps: Vec<_> = steps.iter().map(|(from, to)| (place(from), place(to))).collect();
+    assert_eq!(steps, (1..9).map(|n| (n, n - 1)).collect::<Vec<_>>());
+    assert_eq!(r.alias("champion").unwrap(), Some(versions[0].clone()));
+}
+
+#[test]
 fn damaged_bytes_are_refused_and_the_alias_stays() {
     let (dir, r) = registry();
     let good = r.publish(b"good", &json!({})).unwrap();

@@ -40,10 +40,19 @@ pub(crate) enum Command {
         #[arg(long)]
         data: PathBuf,
     },
-    /// Point an alias at a version: promotion, or a rollback.
+    /// Point an alias at a version.
     Promote {
         /// Version, as `list` shows it.
         version: String,
+        /// Data directory.
+        #[arg(long)]
+        data: PathBuf,
+        /// The alias.
+        #[arg(long, default_value = "champion")]
+        alias: String,
+    },
+    /// Point an alias back at the version that it named before; once more, and it goes further back.
+    Rollback {
         /// Data directory.
         #[arg(long)]
         data: PathBuf,
@@ -85,6 +94,11 @@ pub(crate) fn run(command: &Command) -> Result<()> {
             let version = version.parse()?;
             registry.set_alias(alias, &version)?;
             println!("{alias} is {version}");
+            Ok(())
+        }
+        Command::Rollback { data, alias } => {
+            let (from, to) = DataDir::open(data)?.registry()?.rollback(alias)?;
+            println!("{alias} was {from}\n{alias} is {to}");
             Ok(())
         }
     }
