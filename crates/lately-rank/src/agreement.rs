@@ -1,4 +1,5 @@
-//! Whether a model in bfloat16 is still the model: its scores of invented requests against those in f32.
+//! Whether a model is still the model: its scores in another precision, or on another machine, against those that it
+//! should give.
 
 use std::sync::Arc;
 
@@ -12,9 +13,12 @@ use lately_model::rank_correlation;
 
 use crate::value_model::probability;
 
-/// Largest difference of a probability between bf16 and f32 that is served.
+/// Largest difference of a probability of golden rows from when the model was published: in f32 the order of sums alone
+/// differs, 1e-6 or less.
+pub(crate) const GOLDEN_ERROR: f32 = 1e-4;
+/// Largest difference of a probability from f32 that is served.
 pub(crate) const PROBABILITY_ERROR: f32 = 0.02;
-/// Smallest rank correlation between them, of a head within a request.
+/// Smallest rank correlation with it, of a head within a request.
 pub(crate) const RANK_CORRELATION: f64 = 0.999;
 
 /// Candidates of each request.
@@ -49,22 +53,37 @@ pub(crate) fn probe(schema: &Schema) -> FeatureBatch {
     batch
 }
 
-/// (largest difference of a probability, smallest rank correlation of a head within a request) of two tables of logits of
-/// the [`probe`], rows x heads.
-pub(crate) fn agreement(a: &[f32], b: &[f32], heads: usize) -> (f32, f64) {
-    let apart = |(a, b): (&f32, &f32)| (probability(*a) - probability(*b)).abs();
-    // `f32::max` would drop a NaN.
-    let worst = |m: f32, x: f32| if x > m || x.is_nan() { x } else { m };
-    let error = a.iter().zip(b).map(apart).fold(0.0, worst);
-    let column =
-        |x: &[f32], head: usize| -> Vec<f32> { x.iter().skip(head).step_by(heads).copied().collect() };
-    let mut smallest: f64 = 1.0;
-    for (a, b) in a.chunks(CANDIDATES * heads).zip(b.chunks(CANDIDATES * heads)) {
-        for head in 0..heads {
-            smallest = smallest.min(rank_correlation(&column(a, head), &column(b, head)));
+/// Fewest candidates of a request whose order says something: of few, one pair that is as good as equal moves it much.
+const ORDERED: usize = 30;
+
+/// How two tables of logits of the same rows agree.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Agreement {
+    /// Largest difference of a probability; NaN where there is one.
+    pub(crate) error: f32,
+    /// Smallest rank correlation of a head within a request of enough candidates.
+    pub(crate) correlation: f64,
+}
+
+impl Agreement {
+    /// Of logits of a batch's rows, rows x heads.
+    pub(crate) fn of(batch: &FeatureBatch, a: &[f32], b: &[f32], heads: usize) -> Self {
+        let apart = |(a, b): (&f32, &f32)| (probability(*a) - probability(*b)).abs();
+        // `f32::max` would drop a NaN.
+        let worst = |m: f32, x: f32| if x > m || x.is_nan() { x } else { m };
+        let error = a.iter().zip(b).map(apart).fold(0.0, worst);
+        let column =
+            |x: &[f32], head: usize| -> Vec<f32> { x.iter().skip(head).step_by(heads).copied().collect() };
+        let mut correlation: f64 = 1.0;
+        for rows in batch.row_offsets.windows(2).filter(|w| (w[1] - w[0]) as usize >= ORDERED) {
+            let rows = rows[0] as usize * heads..rows[1] as usize * heads;
+            let (a, b) = (&a[rows.clone()], &b[rows]);
+            for head in 0..heads {
+                correlation = correlation.min(rank_correlation(&column(a, head), &column(b, head)));
+            }
         }
+        Self { error, correlation }
     }
-    (error, smallest)
 }
 
 /// SplitMix64 (Steele et al. 2014): a probe needs no better, and must be the same everywhere.
@@ -109,13 +128,19 @@ mod tests {
 
     #[test]
     fn scores_are_compared_head_by_head_and_request_by_request() {
-        let a: Vec<f32> = (0..2 * CANDIDATES).map(|i| i as f32 / 1e3).collect();
+        let rows = CANDIDATES as u32;
+        let batch = FeatureBatch { row_offsets: vec![0, rows, rows + 2], ..FeatureBatch::default() };
+        let a: Vec<f32> = (0..2 * CANDIDATES + 4).map(|i| i as f32 / 1e3).collect();
         let mut b = a.clone();
-        assert_eq!(agreement(&a, &b, 2), (0.0, 1.0));
+        assert_eq!(Agreement::of(&batch, &a, &b, 2), Agreement { error: 0.0, correlation: 1.0 });
+        let last = b.len() - 2;
+        b.swap(last, last - 2); // of two candidates: no order to speak of
+        let Agreement { error, correlation } = Agreement::of(&batch, &a, &b, 2);
+        assert!(error > 0.0 && correlation == 1.0, "{error} {correlation}");
         b.swap(1, 301); // head 1
-        let (error, correlation) = agreement(&a, &b, 2);
+        let Agreement { error, correlation } = Agreement::of(&batch, &a, &b, 2);
         assert!(error > 0.05 && correlation < 0.999, "{error} {correlation}");
         b[0] = f32::NAN;
-        assert!(agreement(&a, &b, 2).0.is_nan());
+        assert!(Agreement::of(&batch, &a, &b, 2).error.is_nan());
     }
 }

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use lately_features::{Assembler, FeatureBatch, Features, RequestContext, Token, assemble};
-use lately_model::{Precision, Scratch};
+use lately_model::EngineMemory;
 
 use crate::estimate::{Estimate, cost};
 use crate::model_slot::LoadedModel;
@@ -84,13 +84,8 @@ pub(crate) struct Batcher {
 }
 
 impl Batcher {
-    /// Starts `threads` threads (0: one a core) that score in a precision.
-    pub(crate) fn start(
-        threads: usize,
-        queue_tiles: usize,
-        tile_rows: usize,
-        precision: Precision,
-    ) -> std::io::Result<Self> {
+    /// Starts `threads` threads (0: one a core) that score.
+    pub(crate) fn start(threads: usize, queue_tiles: usize, tile_rows: usize) -> std::io::Result<Self> {
         let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
         let threads = if threads == 0 { cores() } else { threads };
         let (jobs, filled, estimate) = Default::default();
@@ -99,7 +94,7 @@ impl Batcher {
         for i in 0..threads {
             let queue = batcher.queue.clone();
             let thread = std::thread::Builder::new().name(format!("score-{i}"));
-            batcher.threads.push(thread.spawn(move || queue.work(precision))?);
+            batcher.threads.push(thread.spawn(move || queue.work())?);
         }
         Ok(batcher)
     }
@@ -204,9 +199,8 @@ impl Queue {
         }
     }
 
-    fn work(&self, precision: Precision) {
-        let memory = || (FeatureBatch::default(), Scratch::default().precision(precision));
-        let (mut batch, mut scratch) = memory();
+    fn work(&self) {
+        let (mut batch, mut memory) = <(FeatureBatch, EngineMemory)>::default();
         while let Some(job) = self.next() {
             if job.gather.given_up.load(Ordering::Relaxed) {
                 continue;
@@ -217,9 +211,9 @@ impl Queue {
             }
             let start = Instant::now();
             // A panic is a bug of the model; it must not take the thread with it.
-            let result = catch_unwind(AssertUnwindSafe(|| job.score(&mut batch, &mut scratch)));
+            let result = catch_unwind(AssertUnwindSafe(|| job.score(&mut batch, &mut memory)));
             let result = result.unwrap_or_else(|_| {
-                (batch, scratch) = memory();
+                (batch, memory) = Default::default();
                 Err(ScoreError::Model("it panicked".to_owned()))
             });
             if result.is_ok() {
@@ -235,13 +229,13 @@ impl Job {
         cost(self.rows.len(), self.work.tokens.len())
     }
 
-    fn score(&self, batch: &mut FeatureBatch, scratch: &mut Scratch) -> Result<Vec<f32>, ScoreError> {
+    fn score(&self, batch: &mut FeatureBatch, memory: &mut EngineMemory) -> Result<Vec<f32>, ScoreError> {
         let work = &*self.work;
         batch.clear();
         let candidates = work.candidates[self.rows.clone()].iter().map(Option::as_deref);
         assemble(batch, &work.assembler, &work.context, work.user.as_deref(), &work.tokens, candidates);
         let logits =
-            work.model.model().score(batch, scratch).map_err(|e| ScoreError::Model(e.to_string()))?;
+            work.model.engine().score(batch, memory).map_err(|e| ScoreError::Model(e.to_string()))?;
         if logits.len() != self.rows.len() * work.model.heads() {
             return Err(ScoreError::Model(format!("it gave {} logits", logits.len())));
         }

@@ -1,6 +1,5 @@
 //! `[rank]` of `lately.toml`: every number with its unit.
 
-use lately_model::Precision;
 use serde::{Deserialize, Serialize};
 
 use crate::error::RankConfigError;
@@ -20,6 +19,22 @@ pub enum ImpressionMode {
     BeforeAnswer,
 }
 
+/// In what scoring multiplies. A model whose scores in it are not those in f32 is refused, within the bounds of
+/// [`crate::SwapError::Precision`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RankPrecision {
+    /// As models are trained.
+    #[default]
+    F32,
+    /// Factors rounded to bfloat16.
+    Bf16,
+    /// The top's factors rounded to whole numbers of 8 bits, the encoder's to bfloat16.
+    Int8,
+    /// Bf16 where the machine has instructions for it and the model passes the check, else f32.
+    Auto,
+}
+
 /// The request path.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -30,9 +45,8 @@ pub struct RankConfig {
     pub queue_tiles: usize,
     /// Most candidates in one tile, the unit of work of a thread. Default 128.
     pub tile_rows: usize,
-    /// Precision of the products in scoring. A model whose scores in `bf16` are not those in `f32`, within the bounds of
-    /// [`crate::SwapError::Precision`], is refused. Default `f32`.
-    pub precision: Precision,
+    /// Precision of the products in scoring. Default f32.
+    pub precision: RankPrecision,
     /// Time for a ranking whose request names none, ms. Default 200.
     pub deadline_ms: u64,
     /// Longest time that a request may ask for, ms. Default 5,000.
@@ -65,7 +79,7 @@ impl Default for RankConfig {
             threads: 0,
             queue_tiles: 256,
             tile_rows: 128,
-            precision: Precision::F32,
+            precision: RankPrecision::F32,
             deadline_ms: 200,
             max_deadline_ms: 5_000,
             max_candidates: MAX_CANDIDATES,

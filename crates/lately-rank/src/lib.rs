@@ -51,7 +51,7 @@ pub mod select;
 mod shadow;
 pub mod value_model;
 
-pub use config::{ImpressionMode, RankConfig, RetrieveConfig, SelectConfig};
+pub use config::{ImpressionMode, RankConfig, RankPrecision, RetrieveConfig, SelectConfig};
 pub use error::{RankConfigError, RankError};
 pub use model_slot::{LoadedModel, ModelSlot, ModelSummary, SwapError};
 pub use ranker::Ranker;

@@ -11,20 +11,23 @@ use lately_features::{
     Assembler, FeatureBatch, Features, RequestContext, Schema, Token, action_bit, assemble,
     schema::FeatureKind,
 };
-use lately_model::{Manifest, Model, Precision, Scratch, checkpoint};
+use lately_model::{Engine, EngineMemory, Golden, Manifest, Model, ServingPrecision, checkpoint};
 use serde::Serialize;
 
-use crate::agreement::{PROBABILITY_ERROR, RANK_CORRELATION, agreement, probe};
+use crate::agreement::{Agreement, GOLDEN_ERROR, PROBABILITY_ERROR, RANK_CORRELATION, probe};
 use crate::batcher::lock;
+use crate::config::RankPrecision;
 use crate::generations::{Generations, Live};
 
 /// Candidates of each warm-up request: as many as a tile, so that scratch memory is there.
 const WARM_ROWS: usize = 32;
 
-/// A model with its manifest and its version in the registry.
+/// A model as it is served, with its manifest and its version in the registry.
 #[derive(Debug)]
 pub struct LoadedModel {
-    model: Model,
+    engine: Engine,
+    /// Until it is swapped in.
+    golden: Option<Golden>,
     manifest: Manifest,
     version: String,
     generation: u64,
@@ -51,6 +54,8 @@ pub struct ModelSummary {
     pub parent: Option<String>,
     /// Trained numbers.
     pub parameters: usize,
+    /// In what it multiplies: f32, bf16 or int8.
+    pub precision: &'static str,
 }
 
 /// Why a model is not served; the last good one still is.
@@ -95,14 +100,28 @@ pub enum SwapError {
         /// Parameter.
         name: String,
     },
-    /// In bfloat16 its scores are others.
+    /// This machine computes other scores than were published with it.
     #[error(
-        "model {version} in bf16 is not the model in f32: probabilities differ by up to {error:.4} (at most {PROBABILITY_ERROR} may \
-         be), rank correlation {correlation:.5} (at least {RANK_CORRELATION}): set [rank] precision to f32"
+        "model {version}: probabilities of its golden rows differ by up to {error:.2e} from those it was published with (at \
+         most {GOLDEN_ERROR:.0e} may be): the file is damaged or of another program; publish it again"
+    )]
+    Golden {
+        /// Version.
+        version: String,
+        /// Largest difference of a probability.
+        error: f32,
+    },
+    /// In another precision its scores are others.
+    #[error(
+        "model {version} in {precision} is not the model in f32: probabilities differ by up to {error:.4} (at most \
+         {PROBABILITY_ERROR} may be), rank correlation {correlation:.5} (at least {RANK_CORRELATION}): set [rank] precision \
+         to f32, or to auto"
     )]
     Precision {
         /// Version.
         version: String,
+        /// The precision.
+        precision: &'static str,
         /// Largest difference of a probability.
         error: f32,
         /// Smallest rank correlation of a head.
@@ -119,9 +138,10 @@ pub enum SwapError {
 }
 
 impl LoadedModel {
-    /// Puts together what a [`ModelSlot`] takes.
+    /// Puts together what a [`ModelSlot`] takes, which compiles it for its precision.
     pub fn new(model: Model, manifest: Manifest, version: impl Into<String>) -> Self {
-        Self { model, manifest, version: version.into(), generation: 0, live: None }
+        let engine = Engine::new(Arc::new(model), ServingPrecision::F32);
+        Self { engine, golden: None, manifest, version: version.into(), generation: 0, live: None }
     }
 
     /// Reads the bytes of a checkpoint.
@@ -129,14 +149,18 @@ impl LoadedModel {
     /// # Errors
     /// [`SwapError::Checkpoint`].
     pub fn from_bytes(version: &str, bytes: &[u8]) -> Result<Self, SwapError> {
-        let (model, manifest) = checkpoint::from_bytes(bytes)
+        let (model, manifest, golden) = checkpoint::with_golden(bytes)
             .map_err(|source| SwapError::Checkpoint { version: version.to_owned(), source })?;
-        Ok(Self::new(model, manifest, version))
+        Ok(Self { golden, ..Self::new(model, manifest, version) })
     }
 
     /// The model.
     pub fn model(&self) -> &Model {
-        &self.model
+        self.engine.model()
+    }
+    /// The model as it is served.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
     }
     /// Its manifest.
     pub fn manifest(&self) -> &Manifest {
@@ -152,7 +176,16 @@ impl LoadedModel {
     }
     /// Number of heads.
     pub fn heads(&self) -> usize {
-        self.model.heads()
+        self.model().heads()
+    }
+
+    /// Logits of rows by which it is checked.
+    fn score(&self, batch: &FeatureBatch) -> Result<Vec<f32>, SwapError> {
+        let failed = |e: lately_model::ModelError| SwapError::WarmUp {
+            version: self.version.clone(),
+            reason: e.to_string(),
+        };
+        self.engine.score(batch, &mut EngineMemory::default()).map_err(failed)
     }
 
     /// What to tell of it.
@@ -160,12 +193,13 @@ impl LoadedModel {
         ModelSummary {
             version: self.version.clone(),
             generation: self.generation,
-            schema_hash: self.model.schema_hash().to_owned(),
+            schema_hash: self.model().schema_hash().to_owned(),
             heads: self.manifest.heads.clone(),
             embedding_version: self.manifest.embedding_version.clone(),
             data_range_ms: self.manifest.data_range_ms,
             parent: self.manifest.parent.clone(),
-            parameters: self.model.parameter_count(),
+            parameters: self.model().parameter_count(),
+            precision: self.engine.precision().name(),
         }
     }
 }
@@ -177,7 +211,7 @@ pub struct ModelSlot {
     schema: Arc<Schema>,
     hash: String,
     embedding_version: Option<String>,
-    precision: Precision,
+    precision: RankPrecision,
     current: ArcSwapOption<LoadedModel>,
     former: ArcSwapOption<LoadedModel>,
     generations: Generations,
@@ -194,7 +228,7 @@ impl ModelSlot {
             schema,
             hash,
             embedding_version: None,
-            precision: Precision::F32,
+            precision: RankPrecision::F32,
             current: ArcSwapOption::empty(),
             former: ArcSwapOption::empty(),
             generations: Generations::new("champion"),
@@ -213,8 +247,8 @@ impl ModelSlot {
         self
     }
 
-    /// Also refuses models whose scores in this precision are not those in f32.
-    pub fn with_precision(mut self, precision: Precision) -> Self {
+    /// Serves models in this precision, and refuses those whose scores in it are not those in f32.
+    pub fn with_precision(mut self, precision: RankPrecision) -> Self {
         self.precision = precision;
         self
     }
@@ -264,7 +298,7 @@ impl ModelSlot {
     }
 
     fn swap_in(&self, generation: &mut u64, mut loaded: LoadedModel) -> Result<u64, SwapError> {
-        self.validate(&loaded).inspect_err(|e| self.refused(e))?;
+        self.validate(&mut loaded).inspect_err(|e| self.refused(e))?;
         *generation += 1;
         loaded.generation = *generation;
         loaded.live = Some(self.generations.begin());
@@ -288,9 +322,10 @@ impl ModelSlot {
         metrics::counter!("lately_model_swaps_total", "alias" => self.alias, "result" => result).increment(1);
     }
 
-    fn validate(&self, loaded: &LoadedModel) -> Result<(), SwapError> {
+    /// Checks a model and compiles it for the slot's precision.
+    fn validate(&self, loaded: &mut LoadedModel) -> Result<(), SwapError> {
         let version = || loaded.version.clone();
-        for hash in [loaded.model.schema_hash(), &loaded.manifest.schema_hash] {
+        for hash in [loaded.model().schema_hash(), &loaded.manifest.schema_hash] {
             if hash != self.hash {
                 let (model, server) = (hash.to_owned(), self.hash.clone());
                 return Err(SwapError::Schema { version: version(), model, server });
@@ -303,32 +338,80 @@ impl ModelSlot {
             return Err(SwapError::Embeddings { version: version(), model, server });
         }
         // A score alone does not show it: max(NaN, 0) is 0.
-        if let Some(p) = loaded.model.parameters().iter().find(|p| !p.data.iter().all(|x| x.is_finite())) {
+        if let Some(p) = loaded.model().parameters().iter().find(|p| !p.data.iter().all(|x| x.is_finite())) {
             return Err(SwapError::NotFinite { version: version(), name: p.name.clone() });
         }
-        let failed = |reason: String| SwapError::WarmUp { version: version(), reason };
+        self.warm_up(loaded)?;
+        let golden = loaded.golden.take();
+        if let Some(golden) = &golden {
+            let logits = loaded.score(golden.batch())?;
+            let error = Agreement::of(golden.batch(), golden.logits(), &logits, loaded.heads()).error;
+            // Not `>`: a NaN is refused too.
+            if !(error <= GOLDEN_ERROR) {
+                return Err(SwapError::Golden { version: version(), error });
+            }
+        }
+        let wanted = match self.precision {
+            RankPrecision::F32 => return Ok(()),
+            RankPrecision::Bf16 => ServingPrecision::Bf16,
+            RankPrecision::Int8 => ServingPrecision::Int8,
+            RankPrecision::Auto => match ServingPrecision::of_machine() {
+                ServingPrecision::F32 => return Ok(()),
+                precision => precision,
+            },
+        };
+        match self.compiled(loaded, golden.as_ref(), wanted) {
+            Ok(engine) => loaded.engine = engine,
+            Err(SwapError::Precision { error, correlation, .. }) if self.precision == RankPrecision::Auto => {
+                let (version, precision) = (&loaded.version, wanted.name());
+                tracing::warn!(
+                    version,
+                    precision,
+                    error,
+                    correlation,
+                    "not the model in f32: serving in f32"
+                );
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn warm_up(&self, loaded: &LoadedModel) -> Result<(), SwapError> {
+        let failed = |reason: String| SwapError::WarmUp { version: loaded.version.clone(), reason };
         let batch = warm_up(&self.schema);
-        let logits =
-            loaded.model.score(&batch, &mut Scratch::default()).map_err(|e| failed(e.to_string()))?;
+        let logits = loaded.score(&batch)?;
         if logits.len() != batch.rows() * self.schema.heads.len() {
             return Err(failed(format!("{} logits for {} candidates", logits.len(), batch.rows())));
         }
         if !logits.iter().all(|x| x.is_finite()) {
             return Err(failed("a score is not finite".to_owned()));
         }
-        if self.precision == Precision::F32 {
-            return Ok(());
+        Ok(())
+    }
+
+    /// The model in another precision, if it scores as in f32: invented rows, and the golden ones.
+    fn compiled(
+        &self,
+        loaded: &LoadedModel,
+        golden: Option<&Golden>,
+        precision: ServingPrecision,
+    ) -> Result<Engine, SwapError> {
+        let engine = Engine::new(Arc::clone(loaded.engine.model()), precision);
+        let failed = |reason: String| SwapError::WarmUp { version: loaded.version.clone(), reason };
+        let probe = probe(&self.schema);
+        for batch in [&probe].into_iter().chain(golden.map(Golden::batch)) {
+            let exact = loaded.score(batch)?;
+            let rounded =
+                engine.score(batch, &mut EngineMemory::default()).map_err(|e| failed(e.to_string()))?;
+            let Agreement { error, correlation } = Agreement::of(batch, &exact, &rounded, loaded.heads());
+            // Not `>` and `<`: a NaN is refused too.
+            if !(error <= PROBABILITY_ERROR && correlation >= RANK_CORRELATION) {
+                let (version, precision) = (loaded.version.clone(), precision.name());
+                return Err(SwapError::Precision { version, precision, error, correlation });
+            }
         }
-        let batch = probe(&self.schema);
-        let exact = loaded.model.score(&batch, &mut Scratch::default()).map_err(|e| failed(e.to_string()))?;
-        let mut scratch = Scratch::default().precision(self.precision);
-        let rounded = loaded.model.score(&batch, &mut scratch).map_err(|e| failed(e.to_string()))?;
-        let (error, correlation) = agreement(&exact, &rounded, self.schema.heads.len());
-        // Not `>` and `<`: a NaN is refused too.
-        if error <= PROBABILITY_ERROR && correlation >= RANK_CORRELATION {
-            return Ok(());
-        }
-        Err(SwapError::Precision { version: version(), error, correlation })
+        Ok(engine)
     }
 }
 

@@ -132,12 +132,7 @@ impl Ranker {
                 Box::new(move |user| store.sequence(user))
             },
             shadow: None,
-            batcher: Arc::new(Batcher::start(
-                config.threads,
-                config.queue_tiles,
-                config.tile_rows,
-                config.precision,
-            )?),
+            batcher: Arc::new(Batcher::start(config.threads, config.queue_tiles, config.tile_rows)?),
             follower: Follower::start(
                 store.clone(),
                 &schema,

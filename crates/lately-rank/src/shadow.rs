@@ -234,7 +234,6 @@ mod tests {
     use crate::ranker::tests::{model, schema};
     use crate::value_model::ValueModelConfig;
     use lately_features::{Assembler, RequestContext};
-    use lately_model::Precision;
 
     fn summary(correlation: f64) -> ShadowSummary {
         ShadowSummary {
@@ -251,7 +250,7 @@ mod tests {
     #[test]
     fn gives_way_to_whatever_waits() {
         let schema = schema();
-        let batcher = Arc::new(Batcher::start(1, 8_192, 16, Precision::F32).unwrap());
+        let batcher = Arc::new(Batcher::start(1, 8_192, 16).unwrap());
         let comparer = Comparer {
             slot: Arc::new(ModelSlot::new(Arc::new(schema.clone()))),
             batcher: Arc::clone(&batcher),

@@ -61,6 +61,11 @@ pub enum ServingPrecision {
 }
 
 impl ServingPrecision {
+    /// The fastest in which a ranking is hardly another one: bf16 where this machine has instructions for it, else f32.
+    pub fn of_machine() -> Self {
+        if Isa::best() == Isa::Portable { Self::F32 } else { Self::Bf16 }
+    }
+
     /// Its name in configuration.
     pub fn name(self) -> &'static str {
         match self {

@@ -1,11 +1,12 @@
 use super::*;
 use crate::clock::now_ms;
+use crate::config::RankPrecision;
 use crate::config::RetrieveConfig;
 use crate::model_slot::LoadedModel;
 use crate::value_model::ValueModelConfig;
 use lately_features::event::FeatureValues;
 use lately_features::{Action, Event, EventId, FeatureValue, Item, User};
-use lately_model::{Manifest, Model, ModelConfig, Precision};
+use lately_model::{Golden, Manifest, Model, ModelConfig, checkpoint};
 use lately_store::StoreLimits;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tempfile::TempDir;
@@ -100,7 +101,7 @@ fn house(config: RankConfig) -> House {
         })
     };
     store.append((0..40).map(item).collect()).unwrap();
-    let slot = Arc::new(ModelSlot::new(schema.clone()));
+    let slot = Arc::new(ModelSlot::new(schema.clone()).with_precision(config.precision));
     let ranker = Ranker::new(store.clone(), slot.clone(), schema, config).unwrap();
     ranker.refresh().unwrap();
     House { ranker, store, slot, _dir: dir }
@@ -268,14 +269,10 @@ fn a_bad_model_is_refused_and_the_last_good_one_serves() {
     assert_eq!(house.slot.current().unwrap().version(), "m1");
 }
 
-#[test]
-fn a_model_that_bf16_changes_is_refused() {
-    use crate::model_slot::SwapError;
-    let slot = ModelSlot::new(Arc::new(schema())).with_precision(Precision::Bf16);
-    assert_eq!(slot.swap(model(1)).unwrap(), 1);
-    // Logits in the hundreds: the rounding of one by a 256th moves its probability.
-    let mut steep =
-        Model::new(ModelConfig { hidden: vec![16], ..ModelConfig::default() }, &schema(), 2).unwrap();
+/// A model with logits in the hundreds: the rounding of one by a 256th moves its probability.
+fn steep() -> LoadedModel {
+    let config = ModelConfig { hidden: vec![16], ..ModelConfig::default() };
+    let mut steep = Model::new(config, &schema(), 2).unwrap();
     for (name, data) in
         steep.parameters_mut().filter(|(name, _)| name.starts_with("mlp") || name.starts_with("heads"))
     {
@@ -283,15 +280,33 @@ fn a_model_that_bf16_changes_is_refused() {
         data.iter_mut().for_each(|x| *x *= 60.0);
     }
     let manifest = Manifest::new(&steep, &schema(), 2);
-    let refused = slot.swap(LoadedModel::new(steep, manifest, "steep"));
-    assert!(matches!(refused, Err(SwapError::Precision { .. })), "{refused:?}");
-    assert!(refused.unwrap_err().to_string().contains("[rank] precision"));
-    assert_eq!(slot.current().unwrap().version(), "m1");
+    LoadedModel::new(steep, manifest, "steep")
+}
+
+#[test]
+fn a_model_that_a_precision_changes_is_refused_or_served_in_f32() {
+    use crate::model_slot::SwapError;
+    for precision in [RankPrecision::Bf16, RankPrecision::Int8] {
+        let slot = ModelSlot::new(Arc::new(schema())).with_precision(precision);
+        if precision == RankPrecision::Bf16 {
+            assert_eq!(slot.swap(model(1)).unwrap(), 1);
+        }
+        let refused = slot.swap(steep());
+        assert!(matches!(refused, Err(SwapError::Precision { .. })), "{refused:?}");
+        assert!(refused.unwrap_err().to_string().contains("[rank] precision"));
+        assert!(slot.current().is_none_or(|m| m.version() == "m1" && m.summary().precision == "bf16"));
+    }
+    let slot = ModelSlot::new(Arc::new(schema())).with_precision(RankPrecision::Auto);
+    slot.swap(steep()).unwrap();
+    assert_eq!(slot.current().unwrap().summary().precision, "f32");
+    slot.swap(model(1)).unwrap();
+    let best = lately_model::ServingPrecision::of_machine().name();
+    assert_eq!(slot.current().unwrap().summary().precision, best);
 }
 
 #[test]
 fn in_bf16_probabilities_are_nearly_those_of_f32() {
-    let [exact, rounded] = [Precision::F32, Precision::Bf16].map(|precision| {
+    let [exact, rounded] = [RankPrecision::F32, RankPrecision::Bf16].map(|precision| {
         let house = house(RankConfig { precision, ..patient() });
         house.slot.swap(model(1)).unwrap();
         let clicks = (0..5).map(|i| action("u", &format!("i{i:02}"), "click", now_ms() - i * 1_000));
@@ -304,6 +319,23 @@ fn in_bf16_probabilities_are_nearly_those_of_f32() {
     let apart = exact.iter().zip(&rounded).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert_eq!((exact.len(), rounded.len()), (120, 120));
     assert!(apart > 0.0 && apart < 5e-3, "{apart}");
+}
+
+/// What this machine computes of a model's golden rows is compared with what it was published with.
+#[test]
+fn a_model_that_is_another_one_here_is_refused() {
+    use crate::model_slot::SwapError;
+    let (loaded, other) = (model(5), model(6));
+    let batch = crate::agreement::probe(&schema());
+    let bytes = |golden: &LoadedModel| {
+        let golden = Golden::new(golden.model(), batch.clone()).unwrap();
+        checkpoint::to_bytes_with(loaded.model(), loaded.manifest(), Some(&golden)).unwrap()
+    };
+    let slot = ModelSlot::new(Arc::new(schema())).with_precision(RankPrecision::Bf16);
+    assert_eq!(slot.swap_bytes("right", &bytes(&loaded)).unwrap(), 1);
+    let refused = slot.swap_bytes("wrong", &bytes(&other));
+    assert!(matches!(refused, Err(SwapError::Golden { error, .. }) if error > 1e-3), "{refused:?}");
+    assert_eq!(slot.current().unwrap().version(), "right");
 }
 
 #[test]

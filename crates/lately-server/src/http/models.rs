@@ -41,6 +41,8 @@ pub(crate) struct CurrentReply {
     parent: Option<String>,
     /// Trained numbers.
     parameters: usize,
+    /// In what it multiplies: f32, bf16 or int8.
+    precision: &'static str,
 }
 
 /// The challenger, and how it compares with the champion.
@@ -96,6 +98,7 @@ impl From<ModelSummary> for CurrentReply {
             data_range_ms: m.data_range_ms.map(|(from, to)| [from, to]),
             parent: m.parent,
             parameters: m.parameters,
+            precision: m.precision,
         }
     }
 }
