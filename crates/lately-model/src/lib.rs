@@ -46,7 +46,7 @@ pub use engine::{Engine, EngineMemory, PartCache, ServingPrecision};
 pub use error::ModelError;
 pub use golden::Golden;
 pub use gradients::{GradientOf, Gradients};
-pub use model::Model;
+pub use model::{Model, probability};
 pub use normaliser::{Normaliser, NormaliserFit};
 pub use objective::{Lists, Objective};
 pub use official::OfficialError;

@@ -9,6 +9,11 @@ use crate::{
     Objective, Precision, Scratch,
 };
 
+/// The probability that a logit stands for; one function wherever it is served or replayed, so that the bits are the same.
+pub fn probability(logit: f32) -> f32 {
+    1.0 / (1.0 + (-logit).exp())
+}
+
 /// A ranking model for one schema, in f32 on the CPU.
 #[derive(Debug, Clone)]
 pub struct Model {

@@ -11,7 +11,7 @@ use lately_features::{
 
 use lately_model::rank_correlation;
 
-use crate::value_model::probability;
+use lately_model::probability;
 
 /// Largest difference of a probability of golden rows from when the model was published: in f32 the order of sums alone
 /// differs, 1e-6 or less.

@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use lately_model::rank_correlation;
+use lately_model::{probability, rank_correlation};
 use serde::Serialize;
 
 use crate::batcher::{Batcher, ScoreError, Work, lock};
 use crate::model_slot::{LoadedModel, ModelSlot};
-use crate::value_model::{ValueModel, probability};
+use crate::value_model::ValueModel;
 
 /// Rankings that may wait for the challenger; each holds on to its features.
 const QUEUE: usize = 16;

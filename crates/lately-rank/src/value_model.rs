@@ -73,11 +73,6 @@ fn by_polarity(schema: &Schema) -> Vec<f32> {
     schema.heads.iter().map(weight).collect()
 }
 
-/// The probability of a logit.
-pub(crate) fn probability(logit: f32) -> f32 {
-    1.0 / (1.0 + (-logit).exp())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -29,6 +29,7 @@ pub mod plot;
 pub mod predict;
 pub mod publish;
 mod random;
+pub mod replay;
 pub mod report;
 mod sampler;
 pub mod scores;

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use lately::commands::Cli;
 use lately::data_dir::DataDir;
 use lately::demo::crowd::Crowd;
 use lately::demo::{Demo, DemoOptions, demo_toml};
@@ -57,6 +59,11 @@ fn the_whole_loop() -> Result<()> {
     clock.step("crowd and swaps");
     metrics_tell_of_it(&admin)?;
     clock.step("metrics");
+    // Every ranking so far, by three versions and more, from the log of the running server.
+    demo.server.flush_impressions();
+    let data = data.path().to_str().context("a path in UTF-8")?;
+    Cli::try_parse_from(["lately", "replay", "--data", data])?.run()?;
+    clock.step("replay");
     demo.server.stop()?;
     clock.step("stop");
     Ok(())

@@ -16,7 +16,7 @@ use crate::catalogue::unit;
 use crate::error::RankError;
 use crate::estimate::rows_within;
 use crate::request::Rung;
-use crate::value_model::probability;
+use lately_model::probability;
 
 /// What a model gave: rows of the work x heads.
 pub(super) type Logits = (Arc<Work>, Vec<f32>);

@@ -6,6 +6,7 @@ mod embed;
 mod eval;
 mod import;
 mod model;
+mod replay;
 mod serve;
 mod train;
 
@@ -38,6 +39,8 @@ enum Command {
     Ablate(ablate::Args),
     /// Serve rankings over HTTP.
     Serve(serve::Args),
+    /// Make served rankings again from the log, and compare.
+    Replay(replay::Args),
     /// Look at models: parity with the reference, the registry, aliases.
     #[command(subcommand)]
     Model(model::Command),
@@ -54,6 +57,7 @@ impl Cli {
             Command::Eval(args) => eval::run(&args),
             Command::Ablate(args) => ablate::run(&args),
             Command::Serve(args) => serve::run(&args),
+            Command::Replay(args) => replay::run(&args),
             Command::Model(command) => model::run(&command),
         }
     }

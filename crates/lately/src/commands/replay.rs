@@ -1,0 +1,109 @@
+//! `lately replay`: whether served rankings can be made again from the log, to the bit of a probability.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use clap::Args as ClapArgs;
+use comfy_table::Table;
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use lately_features::Event;
+use lately_model::{Engine, Manifest, ServingPrecision, checkpoint};
+use lately_store::Registry;
+use lately_train::join::Joiner;
+use lately_train::replay::{Logged, ReplayReport, replay};
+use lately_train::{JoinOptions, Slice};
+
+use super::train::write_json;
+use crate::data_dir::DataDir;
+use crate::log_source;
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Args {
+    /// Data directory; a server may have it open.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Newest rankings to make again.
+    #[arg(long, default_value_t = 10_000)]
+    requests: usize,
+    /// Precision in which they were served: f32, bf16 or int8.
+    #[arg(long, default_value = "f32")]
+    precision: String,
+    /// Write the figures as JSON.
+    #[arg(long, value_name = "PATH")]
+    json: Option<PathBuf>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let precision: ServingPrecision = serde_json::from_value(args.precision.clone().into())
+        .with_context(|| format!("--precision {}: f32, bf16 or int8", args.precision))?;
+    let dir = DataDir::open(&args.data)?;
+    let registry = dir.registry()?;
+    let vectors = dir.served_embedding(&registry)?.map(|e| e.vectors);
+    let mut joiner = Joiner::new(&dir.schema, JoinOptions { vectors, ..JoinOptions::default() })?;
+    let mut logged = HashMap::new();
+    log_source::each(&dir, &mut |offset, event| {
+        if let Event::Impression(impression) = &event {
+            logged.extend(Logged::new(impression).map(|l| (offset, l)));
+        }
+        Ok(joiner.push(offset, event)?)
+    })?;
+    let dataset = joiner.finish();
+    let mut slice = dataset.all();
+    slice.requests.retain(|r| logged.contains_key(&dataset.requests[*r as usize].offset));
+    slice.requests.drain(..slice.requests.len().saturating_sub(args.requests));
+    if slice.requests.is_empty() {
+        bail!("no ranking of a model is in the log of {}: rank something first", args.data.display());
+    }
+    let reports = by_version(&registry, &slice, &logged, precision)?;
+    println!("{}", table(&reports));
+    if let Some(path) = &args.json {
+        write_json(path, &serde_json::to_value(&reports)?)?;
+    }
+    let differ: Vec<&str> = reports.iter().filter(|(_, r)| !r.holds()).map(|(v, _)| v.as_str()).collect();
+    if !differ.is_empty() {
+        bail!("what was served cannot be made again from the log for {}", differ.join(", "));
+    }
+    Ok(())
+}
+
+/// Replays the requests of each version.
+fn by_version(
+    registry: &Registry,
+    slice: &Slice<'_>,
+    logged: &HashMap<u64, Logged>,
+    precision: ServingPrecision,
+) -> Result<BTreeMap<String, ReplayReport>> {
+    let versions: HashSet<&str> = slice.iter().map(|r| logged[&r.offset].version.as_str()).collect();
+    let mut reports = BTreeMap::new();
+    for version in versions {
+        let bytes =
+            registry.load(&version.parse()?).with_context(|| format!("the model {version} that ranked"))?;
+        let (model, manifest): (_, Manifest) = checkpoint::from_bytes(&bytes)?;
+        manifest.check_schema(&slice.dataset.schema)?;
+        manifest.check_embeddings(&slice.dataset.embedding_version)?;
+        let engine = Engine::new(Arc::new(model), precision);
+        let mut report = ReplayReport::default();
+        replay(slice, logged, &engine, version, &mut report)?;
+        reports.insert(version.to_owned(), report);
+    }
+    Ok(reports)
+}
+
+fn table(reports: &BTreeMap<String, ReplayReport>) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY);
+    table.set_header(["version", "requests", "items", "largest |dp|", "items beyond 1e-6", "unknown items"]);
+    for (version, r) in reports {
+        table.add_row([
+            version[..version.len().min(12)].to_owned(),
+            r.requests.to_string(),
+            r.rows.to_string(),
+            format!("{:.1e}", r.worst),
+            r.beyond.to_string(),
+            r.unknown.to_string(),
+        ]);
+    }
+    table
+}
