@@ -86,6 +86,33 @@ fn products_agree_with_the_reference() {
     }
 }
 
+/// In f32 by every width of vectors that this machine has: the widest is not the only one that runs somewhere.
+#[test]
+fn narrower_vectors_give_the_same() {
+    use pulp::Simd;
+    for (rows, depth, lanes) in SHAPES {
+        let s = Shape { rows, lanes, stride: lanes, out: lanes };
+        let (w, x, bias) = (numbers(rows * depth, 1), numbers(depth * lanes, 2), numbers(rows, 3));
+        let packed = F32.pack(rows, depth, View::rows(&w, depth));
+        let mut want = vec![0.0; rows.next_multiple_of(16) * lanes];
+        scalar::product(s, depth, |x| x, View::rows(&w, depth), &x, Start::Bias(&bias), &mut want);
+        let check = |run: &mut dyn FnMut(exact::Product<'_>), name: &str| {
+            let mut y = vec![0.0; want.len()];
+            run(exact::Product { s, left: packed.all(), right: &x, start: Start::Bias(&bias), y: &mut y });
+            near(&y[..rows * lanes], &want[..rows * lanes], 2e-6 * (depth as f32).sqrt(), name);
+        };
+        check(&mut |product| Simd::vectorize(pulp::Scalar::new(), product), "no vectors");
+        #[cfg(target_arch = "x86_64")]
+        if let Some(simd) = pulp::x86::V3::try_new() {
+            check(&mut |product| Simd::vectorize(simd, product), "AVX2");
+        }
+        #[cfg(target_arch = "x86_64")]
+        if let Some(simd) = pulp::x86::V4::try_new() {
+            check(&mut |product| Simd::vectorize(simd, product), "AVX-512");
+        }
+    }
+}
+
 /// Against exact sums of the rounded factors, in one part and in two.
 #[test]
 fn products_of_whole_numbers_are_those_of_the_rounded_factors() {
