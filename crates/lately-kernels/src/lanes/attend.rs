@@ -128,10 +128,10 @@ fn softmax_of<const N: usize>(keys: usize, at: usize, stride: usize, masked: &[b
     }
     let share = shares(total);
     for key in 0..keys {
-        for n in 0..N {
+        for (n, share) in share.iter().enumerate() {
             let x = vector_mut(x, key * stride + at + n * LANES);
             for i in 0..LANES {
-                x[i] *= share[n][i];
+                x[i] *= share[i];
             }
         }
     }
@@ -204,11 +204,11 @@ fn combine_of<const N: usize>(
     }
     let share = shares(total);
     for (key, own) in own.iter().enumerate() {
-        for n in 0..N {
+        for (n, share) in share.iter().enumerate() {
             let from = key * stride + at + n * LANES;
             let (x, out) = (vector(shared, from), vector_mut(out, from));
             for i in 0..LANES {
-                out[i] = x[i] * *own * share[n][i];
+                out[i] = x[i] * *own * share[i];
             }
         }
     }

@@ -142,9 +142,8 @@ fn transpose(rows: usize, row: usize, stride: usize, x: &[u32], out: &mut [u32])
                     }
                     for i in 0..SIDE {
                         let start = (top + i) * row + left;
-                        let out = &mut out[start..start + SIDE];
-                        for k in 0..SIDE {
-                            out[k] = block[k][i];
+                        for (out, words) in out[start..start + SIDE].iter_mut().zip(&block) {
+                            *out = words[i];
                         }
                     }
                 }

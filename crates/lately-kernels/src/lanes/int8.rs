@@ -95,8 +95,8 @@ impl Format for Int8 {
         let run = SIDE * PER_WORD;
         let block =
             |r: usize, b: usize| (b * run..(b + 1) * run).map(|k| i32::from(steps(r, k))).sum::<i32>();
-        for r in 0..rows {
-            packed.scale.push(scales[r].0);
+        for (r, (scale, _)) in scales.iter().enumerate() {
+            packed.scale.push(*scale);
             packed.sums.extend((0..packed.blocks()).map(|b| block(r, b)));
         }
         packed

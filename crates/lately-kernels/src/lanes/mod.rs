@@ -123,7 +123,7 @@ pub trait Activations: Format {
 /// Checks what every product relies on.
 fn check<W>(s: Shape, left: &Left<'_, W>, right: &[W], start: Start<'_>, y: &[f32]) {
     let reach = |rows: usize, stride: usize| if rows == 0 { 0 } else { (rows - 1) * stride + s.lanes };
-    assert!(s.lanes % LANES == 0 && s.stride >= s.lanes && s.out >= s.lanes, "lanes of {s:?}");
+    assert!(s.lanes.is_multiple_of(LANES) && s.stride >= s.lanes && s.out >= s.lanes, "lanes of {s:?}");
     assert!(right.len() >= reach(left.depth, s.stride), "the right factor is shorter than {s:?}");
     assert!(y.len() >= reach(s.rows.next_multiple_of(SIDE), s.out), "the output is shorter than {s:?}");
     assert!(left.covers(s.rows), "the left factor is shorter than {s:?}");

@@ -9,7 +9,7 @@ const SIDE_BY_SIDE: usize = 4;
 
 /// `y = gamma * norm(y) + beta` of each of `lanes` lanes; gamma and beta: one number a feature.
 pub fn norm(lanes: usize, stride: usize, gamma: &[f32], beta: &[f32], y: &mut [f32]) {
-    assert!(lanes % LANES == 0 && stride >= lanes && gamma.len() == beta.len());
+    assert!(lanes.is_multiple_of(LANES) && stride >= lanes && gamma.len() == beta.len());
     assert!(gamma.is_empty() || y.len() >= (gamma.len() - 1) * stride + lanes, "y is shorter than its shape");
     wide(
         #[inline(always)]

@@ -21,8 +21,8 @@ pub fn from_rows(rows: usize, width: usize, from: usize, x: &[f32], stride: usiz
                     for k in 0..columns {
                         let start = (left + k) * stride + at;
                         let out = &mut out[start..start + LANES];
-                        for (i, out) in out.iter_mut().enumerate() {
-                            *out = block[i][k];
+                        for (out, row) in out.iter_mut().zip(&block) {
+                            *out = row[k];
                         }
                     }
                 }
@@ -47,8 +47,8 @@ pub fn to_rows(rows: usize, width: usize, stride: usize, x: &[f32], to: usize, o
                     }
                     for i in 0..count {
                         let start = (at + i) * to + left;
-                        for (k, out) in out[start..start + columns].iter_mut().enumerate() {
-                            *out = block[k][i];
+                        for (out, row) in out[start..start + columns].iter_mut().zip(&block) {
+                            *out = row[i];
                         }
                     }
                 }

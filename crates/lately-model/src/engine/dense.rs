@@ -6,6 +6,8 @@ use lately_kernels::buffer::Buffer;
 use lately_kernels::lanes::{Format, LANES, Packed, Shape, Start};
 use lately_kernels::matrix::View;
 
+use crate::network::Network;
+
 /// Blocks of 16 words of the contracted dimension that pass all groups of lanes before the next ones: with 64 lanes they are
 /// 40 KiB of activations, which stay in the first cache while all rows of the weight pass.
 const STRETCH: usize = 7;
@@ -41,6 +43,24 @@ impl<W: Copy + Default> Dense<W> {
         };
         let parts = ranges.into_iter().filter(|r| !r.is_empty()).map(pack).collect();
         Self { parts, bias: bias.to_vec() }
+    }
+
+    /// All of the first `inputs` columns.
+    pub(super) fn whole<F: Format<Word = W>>(
+        format: F,
+        weight: &[f32],
+        stride: usize,
+        (outputs, inputs): (usize, usize),
+        bias: &[f32],
+    ) -> Self {
+        Self::new(format, weight, stride, outputs, bias, std::iter::once(0..inputs))
+    }
+
+    /// A linear map of a network, by the number of its weight.
+    pub(super) fn of<F: Format<Word = W>>(format: F, network: &Network<f32>, id: usize) -> Self {
+        let (w, b) = network.linear(id);
+        let inputs = w.len() / b.len().max(1);
+        Self::whole(format, w, inputs, (b.len(), inputs), b)
     }
 
     /// Multiply-adds for one lane.

@@ -3,15 +3,15 @@
 use lately_features::FeatureBatch;
 use lately_kernels::Dropout;
 use lately_kernels::buffer::Buffer;
-use lately_kernels::lanes::{self, Activations, Format, LANES, Left, Shape, Start};
+use lately_kernels::lanes::{self, Activations, LANES, Left, Shape, Start};
 
 use super::dense::Dense;
+use super::layer::{Group, LayerWeights};
 use super::request::{FirstWeights, RequestPart};
 use crate::backend::Cpu;
 use crate::chunk::Chunk;
 use crate::encoder::{Pass, fold, tokens};
 use crate::network::Network;
-use crate::plan::LayerIds;
 use crate::tape::{EncoderTape, Folded, sized};
 
 /// Lanes, candidates times tokens, that pass a layer at once: products of few lanes wait for the weights. (Histories of 80
@@ -32,17 +32,6 @@ pub(super) struct EncoderWeights<W> {
     pool: Option<Dense<W>>,
 }
 
-#[derive(Debug)]
-struct LayerWeights<W> {
-    /// Queries over values; none in the first layer.
-    projection: Option<Dense<W>>,
-    out_bias: Vec<f32>,
-    norm1: [Vec<f32>; 2],
-    linear1: Dense<W>,
-    linear2: Dense<W>,
-    norm2: [Vec<f32>; 2],
-}
-
 /// Memory of one call.
 #[derive(Debug, Default)]
 pub(super) struct Memory<W> {
@@ -56,41 +45,30 @@ pub(super) struct Memory<W> {
     own_rows: Buffer<f32>,
     value_rows: Buffer<f32>,
     /// Tokens of the candidates that go together, features x lanes.
-    stream: Buffer<f32>,
-    next: Buffer<f32>,
-    hidden: Buffer<f32>,
-    projected: Buffer<f32>,
-    probabilities: Buffer<f32>,
+    pub(super) stream: Buffer<f32>,
+    pub(super) next: Buffer<f32>,
+    pub(super) hidden: Buffer<f32>,
+    pub(super) projected: Buffer<f32>,
+    pub(super) probabilities: Buffer<f32>,
     pooled: Buffer<f32>,
     pool_lanes: Buffer<f32>,
     pool_out: Buffer<f32>,
-    words: Words<W>,
+    pub(super) words: Words<W>,
 }
 
 /// Factors of products.
 #[derive(Debug, Default)]
-struct Words<W> {
+pub(super) struct Words<W> {
     /// Of the request.
     token: Buffer<W>,
     token_keys: Buffer<W>,
     token_values: Buffer<W>,
     /// Of a group.
-    stream: Buffer<W>,
-    more: Buffer<W>,
-    probabilities: Buffer<W>,
-    keys: Buffer<W>,
-    values: Buffer<W>,
-}
-
-/// Candidates that go through the layers together.
-#[derive(Clone, Copy)]
-struct Group {
-    count: usize,
-    tokens: usize,
-    /// Of one of them.
-    lanes: usize,
-    /// Of all.
-    all: usize,
+    pub(super) stream: Buffer<W>,
+    pub(super) more: Buffer<W>,
+    pub(super) probabilities: Buffer<W>,
+    pub(super) keys: Buffer<W>,
+    pub(super) values: Buffer<W>,
 }
 
 impl<W: Copy + Default> EncoderWeights<W> {
@@ -108,7 +86,7 @@ impl<W: Copy + Default> EncoderWeights<W> {
         let Folded { map, bias } = &folded[0];
         let zeros = vec![0.0; d];
         let part = |row: usize, column: usize, rows: usize, columns: usize, bias: &[f32]| {
-            Dense::new(format, &map[row * d + column..], d, rows, &bias[..rows], [0..columns])
+            Dense::whole(format, &map[row * d + column..], d, (rows, columns), &bias[..rows])
         };
         let first = FirstWeights {
             query_of_token: part(0, 0, da, da, bias),
@@ -119,7 +97,7 @@ impl<W: Copy + Default> EncoderWeights<W> {
         let layers = plan.layers.iter().zip(&folded).enumerate();
         let layers = layers
             .map(|(i, (ids, folded))| LayerWeights::new(format, network, *ids, (i > 0).then_some(folded)));
-        let pool = plan.pool.map(|id| dense(format, network, id));
+        let pool = plan.pool.map(|id| Dense::of(format, network, id));
         let (first_k, output) = (plan.first_k, plan.output);
         Some(Self { width: d, token: da, candidate, first_k, output, first, layers: layers.collect(), pool })
     }
@@ -340,90 +318,6 @@ impl<W: Copy + Default> EncoderWeights<W> {
         );
         lanes::to_rows(count, d, lanes, y, self.output, sequence);
     }
-}
-
-impl<W: Copy + Default> LayerWeights<W> {
-    fn new<F: Activations<Word = W>>(
-        format: F,
-        network: &Network<f32>,
-        ids: LayerIds,
-        folded: Option<&Folded<f32>>,
-    ) -> Self {
-        let d = network.plan.encoder.width;
-        let both = |id: usize| [network.weight(id).to_vec(), network.weight(id + 1).to_vec()];
-        let project = |f: &Folded<f32>| Dense::new(format, &f.map, d, 2 * d, &f.bias, [0..d]);
-        Self {
-            projection: folded.map(project),
-            out_bias: network.weight(ids.out_proj + 1).to_vec(),
-            norm1: both(ids.norm1),
-            linear1: dense(format, network, ids.linear1),
-            linear2: dense(format, network, ids.linear2),
-            norm2: both(ids.norm2),
-        }
-    }
-
-    /// Attention over `memory.stream`, with its residual, to `memory.next`.
-    fn attend<F: Activations<Word = W>>(
-        &self,
-        format: F,
-        d: usize,
-        group: Group,
-        masked: &[bool],
-        memory: &mut Memory<W>,
-    ) {
-        let Group { tokens: n, lanes, all, .. } = group;
-        let Some(projection) = &self.projection else { return };
-        let Memory { stream, next, projected, probabilities, words, .. } = memory;
-        let padded = |rows: usize, lanes: usize| rows.next_multiple_of(LANES) * lanes;
-        let projected = sized(projected, padded(2 * d, all));
-        let right = format.right(d, all, &stream[..d * all], &mut words.stream);
-        let shape = Shape { rows: 2 * d, lanes: all, stride: all, out: all };
-        format.product(shape, projection.packed().all(), right, Start::Bias(&projection.bias), projected);
-        let query = format.right(d, all, &projected[..d * all], &mut words.more);
-        let (logits, y) = (sized(probabilities, padded(n, lanes)), sized(next, padded(d, all)));
-        for at in (0..all).step_by(lanes) {
-            let left = format.keys(n, d, all, &right[at..], &mut words.keys);
-            let shape = Shape { rows: n, lanes, stride: all, out: lanes };
-            format.product(shape, left, &query[at..], Start::Zero, logits);
-            lanes::softmax(n, lanes, lanes, masked, logits);
-            let left = format.values(d, n, all, &projected[d * all + at..], &mut words.values);
-            let shape = Shape { rows: d, lanes, stride: lanes, out: all };
-            let right = format.right(n, lanes, logits, &mut words.probabilities);
-            format.product(shape, left, right, Start::Residual(&stream[at..], &self.out_bias), &mut y[at..]);
-        }
-    }
-
-    /// From the attention's sums in `memory.next` through both norms to `memory.stream`.
-    fn rest<F: Activations<Word = W>>(&self, format: F, d: usize, group: Group, memory: &mut Memory<W>) {
-        let all = group.all;
-        let Memory { stream, next, hidden, words, .. } = memory;
-        let shape = |rows: usize| Shape { rows, lanes: all, stride: all, out: all };
-        let padded = |rows: usize| rows.next_multiple_of(LANES) * all;
-        lanes::norm(all, all, &self.norm1[0], &self.norm1[1], next);
-        let ffn = self.linear1.outputs();
-        let hidden = sized(hidden, padded(ffn));
-        let right = format.right(d, all, &next[..d * all], &mut words.stream);
-        format.product(
-            shape(ffn),
-            self.linear1.packed().all(),
-            right,
-            Start::Bias(&self.linear1.bias),
-            hidden,
-        );
-        lanes::relu(hidden);
-        let right = format.right(ffn, all, &hidden[..ffn * all], &mut words.more);
-        let y = sized(stream, padded(d));
-        let start = Start::Residual(next, &self.linear2.bias);
-        format.product(shape(d), self.linear2.packed().all(), right, start, y);
-        lanes::norm(all, all, &self.norm2[0], &self.norm2[1], y);
-    }
-}
-
-/// A whole linear map of the model.
-fn dense<F: Format>(format: F, network: &Network<f32>, id: usize) -> Dense<F::Word> {
-    let (w, b) = network.linear(id);
-    let inputs = w.len() / b.len().max(1);
-    Dense::new(format, w, inputs, b.len(), b, [0..inputs])
 }
 
 /// The first layer's residual sum before the attention's product: [token ; candidate] + value + bias, features x lanes at

@@ -2,7 +2,7 @@
 //!
 //! - `request`: what all candidates of a request share in the first layer, once a request.
 //! - `cache`: the same of a person's latest request.
-//! - `encoder`: the encoder's layers, some candidates at a time, so that their activations stay in the first two caches.
+//! - `encoder`, and `layer`: the encoder's layers, some candidates at a time, so that their activations stay in the first two caches.
 //! - `top`: cross layers, MLP and heads, 64 rows at a time; what a row has from its request is multiplied once a request.
 //! - `dense`: a packed linear map.
 //!
@@ -13,6 +13,7 @@
 mod cache;
 mod dense;
 mod encoder;
+mod layer;
 mod request;
 mod top;
 

@@ -56,11 +56,7 @@ impl<W: Copy + Default> TopWeights<W> {
     pub(super) fn new<F: Format<Word = W>>(format: F, network: &Network<f32>) -> Self {
         let plan = &network.plan;
         let request = plan.request_columns();
-        let whole = |id: usize| {
-            let (w, b) = network.linear(id);
-            let inputs = w.len() / b.len().max(1);
-            Dense::new(format, w, inputs, b.len(), b, [0..inputs])
-        };
+        let whole = |id: usize| Dense::of(format, network, id);
         let first = plan.project.or(plan.cross.first().copied()).or(plan.mlp.first().copied());
         let split = |id: usize| {
             if first != Some(id) {
@@ -118,7 +114,7 @@ impl<W: Copy + Default> TopWeights<W> {
         }
         lanes_of(self.inputs, rows_major, inputs);
         self.shared(chunk, rows_major, shared);
-        let mut started = self.request.len() > 0;
+        let mut started = !self.request.is_empty();
         let mut run = |dense: &Dense<W>, from: &Matrices, to: &mut Matrices| {
             let starts = std::mem::take(&mut started).then_some((chunk, &**shared));
             map(format, dense, rows, from, to, starts, words);

@@ -93,19 +93,6 @@ fn finish(s: Shape, start: Start<'_>, row: usize, lane: usize, lanes: usize, sum
     );
 }
 
-/// One instruction for each of the first so many tiles.
-macro_rules! tiles {
-    ($count:expr, $do:ident) => {
-        match $count {
-            1 => $do!(1),
-            2 => $do!(2),
-            3 => $do!(3),
-            4 => $do!(4),
-            _ => $do!(5),
-        }
-    };
-}
-
 /// `c = [c +] a b` for `count` tiles side by side; rows and strides in words.
 ///
 /// # Safety
@@ -115,12 +102,32 @@ unsafe fn row_of_tiles(
     count: usize,
     steps: usize,
     adds: bool,
-    (a, row, jump): (*const u32, usize, usize),
-    (b, stride): (*const u32, usize),
-    (c, out): (*mut f32, usize),
+    a: (*const u32, usize, usize),
+    b: (*const u32, usize),
+    c: (*mut f32, usize),
 ) {
-    macro_rules! run {
-        ([$($load:literal),*], [$($multiply:literal),*], [$($store:literal),*]) => {
+    let run = match count {
+        1 => one,
+        2 => two,
+        3 => three,
+        4 => four,
+        _ => five,
+    };
+    // SAFETY: as the caller promises.
+    unsafe { run(steps, adds, a, b, c) }
+}
+
+/// One width of [`row_of_tiles`]: what loads its sums, what multiplies in a step, what stores them. Tiles 0 to 4 are the sums, 5
+/// is of the left factor, 6 and 7 of the right one, loaded while the other is multiplied.
+macro_rules! width {
+    ($name:ident, [$($load:literal),*], [$($multiply:literal),*], [$($store:literal),*]) => {
+        unsafe fn $name(
+            steps: usize,
+            adds: bool,
+            (a, row, jump): (*const u32, usize, usize),
+            (b, stride): (*const u32, usize),
+            (c, out): (*mut f32, usize),
+        ) {
             // SAFETY: as the caller promises; nothing but `c` is written.
             unsafe {
                 asm!(
@@ -155,106 +162,99 @@ unsafe fn row_of_tiles(
                     options(nostack),
                 );
             }
-        };
-    }
-    macro_rules! width {
-        (1) => {
-            run!(
-                ["tileloadd tmm0, [{c} + {out}]"],
-                ["tileloadd tmm6, [{b} + {stride}]", "tdpbf16ps tmm0, tmm5, tmm6"],
-                ["tilestored [{c} + {out}], tmm0"]
-            )
-        };
-        (2) => {
-            run!(
-                ["tileloadd tmm0, [{c} + {out}]", "tileloadd tmm1, [{c} + {out} + 64]"],
-                [
-                    "tileloadd tmm6, [{b} + {stride}]",
-                    "tileloadd tmm7, [{b} + {stride} + 64]",
-                    "tdpbf16ps tmm0, tmm5, tmm6",
-                    "tdpbf16ps tmm1, tmm5, tmm7"
-                ],
-                ["tilestored [{c} + {out}], tmm0", "tilestored [{c} + {out} + 64], tmm1"]
-            )
-        };
-        (3) => {
-            run!(
-                [
-                    "tileloadd tmm0, [{c} + {out}]",
-                    "tileloadd tmm1, [{c} + {out} + 64]",
-                    "tileloadd tmm2, [{c} + {out} + 128]"
-                ],
-                [
-                    "tileloadd tmm6, [{b} + {stride}]",
-                    "tileloadd tmm7, [{b} + {stride} + 64]",
-                    "tdpbf16ps tmm0, tmm5, tmm6",
-                    "tileloadd tmm6, [{b} + {stride} + 128]",
-                    "tdpbf16ps tmm1, tmm5, tmm7",
-                    "tdpbf16ps tmm2, tmm5, tmm6"
-                ],
-                [
-                    "tilestored [{c} + {out}], tmm0",
-                    "tilestored [{c} + {out} + 64], tmm1",
-                    "tilestored [{c} + {out} + 128], tmm2"
-                ]
-            )
-        };
-        (4) => {
-            run!(
-                [
-                    "tileloadd tmm0, [{c} + {out}]",
-                    "tileloadd tmm1, [{c} + {out} + 64]",
-                    "tileloadd tmm2, [{c} + {out} + 128]",
-                    "tileloadd tmm3, [{c} + {out} + 192]"
-                ],
-                [
-                    "tileloadd tmm6, [{b} + {stride}]",
-                    "tileloadd tmm7, [{b} + {stride} + 64]",
-                    "tdpbf16ps tmm0, tmm5, tmm6",
-                    "tileloadd tmm6, [{b} + {stride} + 128]",
-                    "tdpbf16ps tmm1, tmm5, tmm7",
-                    "tileloadd tmm7, [{b} + {stride} + 192]",
-                    "tdpbf16ps tmm2, tmm5, tmm6",
-                    "tdpbf16ps tmm3, tmm5, tmm7"
-                ],
-                [
-                    "tilestored [{c} + {out}], tmm0",
-                    "tilestored [{c} + {out} + 64], tmm1",
-                    "tilestored [{c} + {out} + 128], tmm2",
-                    "tilestored [{c} + {out} + 192], tmm3"
-                ]
-            )
-        };
-        (5) => {
-            run!(
-                [
-                    "tileloadd tmm0, [{c} + {out}]",
-                    "tileloadd tmm1, [{c} + {out} + 64]",
-                    "tileloadd tmm2, [{c} + {out} + 128]",
-                    "tileloadd tmm3, [{c} + {out} + 192]",
-                    "tileloadd tmm4, [{c} + {out} + 256]"
-                ],
-                [
-                    "tileloadd tmm6, [{b} + {stride}]",
-                    "tileloadd tmm7, [{b} + {stride} + 64]",
-                    "tdpbf16ps tmm0, tmm5, tmm6",
-                    "tileloadd tmm6, [{b} + {stride} + 128]",
-                    "tdpbf16ps tmm1, tmm5, tmm7",
-                    "tileloadd tmm7, [{b} + {stride} + 192]",
-                    "tdpbf16ps tmm2, tmm5, tmm6",
-                    "tileloadd tmm6, [{b} + {stride} + 256]",
-                    "tdpbf16ps tmm3, tmm5, tmm7",
-                    "tdpbf16ps tmm4, tmm5, tmm6"
-                ],
-                [
-                    "tilestored [{c} + {out}], tmm0",
-                    "tilestored [{c} + {out} + 64], tmm1",
-                    "tilestored [{c} + {out} + 128], tmm2",
-                    "tilestored [{c} + {out} + 192], tmm3",
-                    "tilestored [{c} + {out} + 256], tmm4"
-                ]
-            )
-        };
-    }
-    tiles!(count, width)
+        }
+    };
 }
+
+width!(
+    one,
+    ["tileloadd tmm0, [{c} + {out}]"],
+    ["tileloadd tmm6, [{b} + {stride}]", "tdpbf16ps tmm0, tmm5, tmm6"],
+    ["tilestored [{c} + {out}], tmm0"]
+);
+width!(
+    two,
+    ["tileloadd tmm0, [{c} + {out}]", "tileloadd tmm1, [{c} + {out} + 64]"],
+    [
+        "tileloadd tmm6, [{b} + {stride}]",
+        "tileloadd tmm7, [{b} + {stride} + 64]",
+        "tdpbf16ps tmm0, tmm5, tmm6",
+        "tdpbf16ps tmm1, tmm5, tmm7"
+    ],
+    ["tilestored [{c} + {out}], tmm0", "tilestored [{c} + {out} + 64], tmm1"]
+);
+width!(
+    three,
+    [
+        "tileloadd tmm0, [{c} + {out}]",
+        "tileloadd tmm1, [{c} + {out} + 64]",
+        "tileloadd tmm2, [{c} + {out} + 128]"
+    ],
+    [
+        "tileloadd tmm6, [{b} + {stride}]",
+        "tileloadd tmm7, [{b} + {stride} + 64]",
+        "tdpbf16ps tmm0, tmm5, tmm6",
+        "tileloadd tmm6, [{b} + {stride} + 128]",
+        "tdpbf16ps tmm1, tmm5, tmm7",
+        "tdpbf16ps tmm2, tmm5, tmm6"
+    ],
+    [
+        "tilestored [{c} + {out}], tmm0",
+        "tilestored [{c} + {out} + 64], tmm1",
+        "tilestored [{c} + {out} + 128], tmm2"
+    ]
+);
+width!(
+    four,
+    [
+        "tileloadd tmm0, [{c} + {out}]",
+        "tileloadd tmm1, [{c} + {out} + 64]",
+        "tileloadd tmm2, [{c} + {out} + 128]",
+        "tileloadd tmm3, [{c} + {out} + 192]"
+    ],
+    [
+        "tileloadd tmm6, [{b} + {stride}]",
+        "tileloadd tmm7, [{b} + {stride} + 64]",
+        "tdpbf16ps tmm0, tmm5, tmm6",
+        "tileloadd tmm6, [{b} + {stride} + 128]",
+        "tdpbf16ps tmm1, tmm5, tmm7",
+        "tileloadd tmm7, [{b} + {stride} + 192]",
+        "tdpbf16ps tmm2, tmm5, tmm6",
+        "tdpbf16ps tmm3, tmm5, tmm7"
+    ],
+    [
+        "tilestored [{c} + {out}], tmm0",
+        "tilestored [{c} + {out} + 64], tmm1",
+        "tilestored [{c} + {out} + 128], tmm2",
+        "tilestored [{c} + {out} + 192], tmm3"
+    ]
+);
+width!(
+    five,
+    [
+        "tileloadd tmm0, [{c} + {out}]",
+        "tileloadd tmm1, [{c} + {out} + 64]",
+        "tileloadd tmm2, [{c} + {out} + 128]",
+        "tileloadd tmm3, [{c} + {out} + 192]",
+        "tileloadd tmm4, [{c} + {out} + 256]"
+    ],
+    [
+        "tileloadd tmm6, [{b} + {stride}]",
+        "tileloadd tmm7, [{b} + {stride} + 64]",
+        "tdpbf16ps tmm0, tmm5, tmm6",
+        "tileloadd tmm6, [{b} + {stride} + 128]",
+        "tdpbf16ps tmm1, tmm5, tmm7",
+        "tileloadd tmm7, [{b} + {stride} + 192]",
+        "tdpbf16ps tmm2, tmm5, tmm6",
+        "tileloadd tmm6, [{b} + {stride} + 256]",
+        "tdpbf16ps tmm3, tmm5, tmm7",
+        "tdpbf16ps tmm4, tmm5, tmm6"
+    ],
+    [
+        "tilestored [{c} + {out}], tmm0",
+        "tilestored [{c} + {out} + 64], tmm1",
+        "tilestored [{c} + {out} + 128], tmm2",
+        "tilestored [{c} + {out} + 192], tmm3",
+        "tilestored [{c} + {out} + 256], tmm4"
+    ]
+);

@@ -24,7 +24,7 @@ const INTERLEAVE: [u16; 32] = {
 
 /// Rounds pairs of features (each feature `stride` lanes) to words.
 pub(super) fn pairs(stride: usize, x: &[f32], out: &mut [u32]) {
-    assert!(detected() && stride % LANES == 0 && x.len() == 2 * out.len());
+    assert!(detected() && stride.is_multiple_of(LANES) && x.len() == 2 * out.len());
     // SAFETY: the features were detected.
     unsafe { rounded_pairs(stride, x, out) }
 }
@@ -56,7 +56,7 @@ pub(super) fn single(x: &[f32], out: &mut [u32]) {
 
 /// Rounds neighbouring numbers, a multiple of 16, to words; the rest of `out` becomes 0.
 pub(super) fn neighbours(x: &[f32], out: &mut [u32]) {
-    assert!(detected() && x.len() % LANES == 0 && out.len() * 2 >= x.len());
+    assert!(detected() && x.len().is_multiple_of(LANES) && out.len() * 2 >= x.len());
     // SAFETY: the features were detected.
     unsafe { rounded_neighbours(x, out) }
 }
