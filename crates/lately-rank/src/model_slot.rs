@@ -346,8 +346,7 @@ impl ModelSlot {
         if let Some(golden) = &golden {
             let logits = loaded.score(golden.batch())?;
             let error = Agreement::of(golden.batch(), golden.logits(), &logits, loaded.heads()).error;
-            // Not `>`: a NaN is refused too.
-            if !(error <= GOLDEN_ERROR) {
+            if error > GOLDEN_ERROR || error.is_nan() {
                 return Err(SwapError::Golden { version: version(), error });
             }
         }
@@ -405,8 +404,8 @@ impl ModelSlot {
             let rounded =
                 engine.score(batch, &mut EngineMemory::default()).map_err(|e| failed(e.to_string()))?;
             let Agreement { error, correlation } = Agreement::of(batch, &exact, &rounded, loaded.heads());
-            // Not `>` and `<`: a NaN is refused too.
-            if !(error <= PROBABILITY_ERROR && correlation >= RANK_CORRELATION) {
+            let holds = error <= PROBABILITY_ERROR && correlation >= RANK_CORRELATION; // not of a NaN
+            if !holds {
                 let (version, precision) = (loaded.version.clone(), precision.name());
                 return Err(SwapError::Precision { version, precision, error, correlation });
             }

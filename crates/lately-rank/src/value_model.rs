@@ -101,6 +101,6 @@ mod tests {
 
     #[test]
     fn extreme_logits_give_probabilities() {
-        assert_eq!([-1e30, 0.0, 1e30].map(probability), [0.0, 0.5, 1.0]);
+        assert_eq!([-1e30, 0.0, 1e30].map(lately_model::probability), [0.0, 0.5, 1.0]);
     }
 }

@@ -84,7 +84,7 @@ pub fn replay(
             // `f64::max` would drop a NaN.
             let worst = logits.iter().zip(heads).map(apart).fold(0.0, |m, x| if x <= m { m } else { x });
             report.rows += 1;
-            report.beyond += usize::from(!(worst <= ReplayReport::BOUND));
+            report.beyond += usize::from(worst > ReplayReport::BOUND || worst.is_nan());
             report.worst = if worst <= report.worst { report.worst } else { worst };
         }
     }

@@ -43,6 +43,7 @@ pub(super) struct Memory<W> {
     value: Buffer<f32>,
     /// The same, a row each.
     own_rows: Buffer<f32>,
+    exponents: Buffer<f32>,
     value_rows: Buffer<f32>,
     /// Tokens of the candidates that go together, features x lanes.
     pub(super) stream: Buffer<f32>,
@@ -251,17 +252,16 @@ impl<W: Copy + Default> EncoderWeights<W> {
     ) -> u64 {
         let Group { tokens: n, lanes, all, .. } = group;
         let (d, layer) = (self.width, &self.layers[0]);
-        let Memory { next, probabilities, own_rows, value_rows, words, .. } = &mut *memory;
+        let Memory { next, probabilities, exponents, own_rows, value_rows, words, .. } = &mut *memory;
         let y = sized(next, d.next_multiple_of(LANES) * all);
         let p = sized(probabilities, n * lanes);
         let mut fallbacks = 0;
-        let mut exponents = [0.0; 1 << 10];
+        let exponents = sized(exponents, n);
         for i in 0..group.count {
             let row = from + i;
             let (own, value) = (&own_rows[row * n..][..n], &value_rows[row * d..][..d]);
             let candidate = &candidates[row * self.candidate..][..self.candidate];
             residual(&part.token, candidate, value, &layer.out_bias, lanes, all, &mut y[i * lanes..]);
-            let exponents = &mut exponents[..n];
             exponents.copy_from_slice(own);
             lanes::exponentials_of(&part.masked, exponents);
             if !lanes::combine(n, n, lanes, &part.masked, &part.exponentials, exponents, p) {
