@@ -1,15 +1,17 @@
 //! What every handler shares.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lately_features::Schema;
-use lately_rank::Ranker;
+use lately_rank::{RankConfig, Ranker};
 use lately_store::Store;
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::watch;
 
 use crate::gate::Gate;
 use crate::limits::Limits;
+use crate::stage::Stage;
 
 /// Loads the registry's champion into the ranker's slot; an error says why the last good model stays. Given by the
 /// composition root: the server knows neither registry nor files.
@@ -25,6 +27,9 @@ pub struct App {
     pub(crate) writes: Gate,
     pub(crate) metrics: Option<PrometheusHandle>,
     pub(crate) reload: Option<Reload>,
+    pub(crate) stage: watch::Sender<Stage>,
+    pub(crate) rank_deadline: Duration,
+    pub(crate) max_rank_deadline: Duration,
 }
 
 impl std::fmt::Debug for App {
@@ -45,6 +50,9 @@ impl App {
             limits,
             metrics: None,
             reload: None,
+            stage: watch::Sender::new(Stage::Serving),
+            rank_deadline: Duration::from_millis(RankConfig::default().deadline_ms),
+            max_rank_deadline: Duration::from_millis(RankConfig::default().max_deadline_ms),
         }
     }
 
@@ -58,6 +66,25 @@ impl App {
     pub fn with_reload(mut self, reload: Reload) -> Self {
         self.reload = Some(reload);
         self
+    }
+
+    /// The ranker's own deadlines, which a gRPC call's deadline only shortens. Default: those of
+    /// [`RankConfig::default`].
+    pub fn with_deadlines(mut self, config: &RankConfig) -> Self {
+        self.rank_deadline = Duration::from_millis(config.deadline_ms);
+        self.max_rank_deadline = Duration::from_millis(config.max_deadline_ms);
+        self
+    }
+
+    /// Whether to send requests here, or the code and the words of why not.
+    pub(crate) fn ready(&self) -> Result<(), (&'static str, &'static str)> {
+        if *self.stage.borrow() > Stage::Serving {
+            return Err(("stopping", "the server is stopping: send to another one"));
+        }
+        match self.ranker.slot().current() {
+            Some(_) => Ok(()),
+            None => Err(("no_model", "no model is loaded: train one and publish it")),
+        }
     }
 
     /// The ranker.

@@ -18,16 +18,20 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         check_kind(request.headers())?;
-        let bytes =
-            Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
-                StatusCode::PAYLOAD_TOO_LARGE => {
-                    let message = "the body is too large: send smaller batches";
-                    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
-                }
-                _ => ApiError::new(StatusCode::BAD_REQUEST, "bad_body", "the body ended early"),
-            })?;
+        let bytes = body_bytes(request, state).await?;
         Ok(Self(parse(&bytes)?))
     }
+}
+
+/// The whole body, of at most as many bytes as the route's limit says.
+pub(crate) async fn body_bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
+    Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            let message = "the body is too large: send smaller batches";
+            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
+        }
+        _ => ApiError::new(StatusCode::BAD_REQUEST, "bad_body", "the body ended early"),
+    })
 }
 
 /// A query string.
@@ -45,18 +49,29 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
 }
 
 fn check_kind(headers: &HeaderMap) -> Result<(), ApiError> {
-    let text = |name| headers.get(name).and_then(|v: &header::HeaderValue| v.to_str().ok());
-    let unsupported =
-        |message| Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported", message));
-    let kind = text(header::CONTENT_TYPE).unwrap_or_default();
+    let kind = text(headers, header::CONTENT_TYPE).unwrap_or_default();
     // Asking for it also keeps plain web forms of other sites out.
     if !kind.split(';').next().is_some_and(|k| k.trim().eq_ignore_ascii_case("application/json")) {
         return unsupported("send Content-Type: application/json");
     }
-    if headers.contains_key(header::CONTENT_ENCODING) && text(header::CONTENT_ENCODING) != Some("identity") {
+    check_plain(headers)
+}
+
+/// Refuses a compressed body.
+pub(crate) fn check_plain(headers: &HeaderMap) -> Result<(), ApiError> {
+    let encoding = header::CONTENT_ENCODING;
+    if headers.contains_key(&encoding) && text(headers, encoding) != Some("identity") {
         return unsupported("send the body uncompressed, without Content-Encoding");
     }
     Ok(())
+}
+
+fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+fn unsupported(message: &str) -> Result<(), ApiError> {
+    Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported", message))
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {

@@ -15,15 +15,22 @@
 //! | `lately_freshness_seconds` | histogram | from an action's arrival to the moment from which every ranking sees it |
 //! | `lately_log_records`, `lately_log_queued_events`, `lately_items`, `lately_disk_bytes` | gauge | the store |
 
+mod activity;
 mod app;
+mod ask;
+mod connection;
 mod error;
 mod gate;
+mod grpc;
 mod http;
 mod json;
 mod limits;
 mod metrics_text;
+mod oip;
 mod openapi;
+pub mod packed;
 mod serve;
+mod stage;
 
 pub use app::{App, Reload};
 pub use http::{admin_router, read_page, router};

@@ -19,6 +19,12 @@ use crate::http;
         http::users::get_user,
         http::users::delete_user,
         http::models::get_models,
+        http::oip::server,
+        http::oip::live,
+        http::oip::ready,
+        http::oip::model,
+        http::oip::model_ready,
+        http::oip::infer,
         http::health::healthz,
         http::health::readyz,
     )

@@ -6,19 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 use crate::app::App;
+use crate::connection::Connections;
 use crate::http::admin_router;
 use crate::limits::Limits;
+use crate::stage::Stage;
 
-/// Most bytes of a request's headers.
-const HEADER_BYTES: usize = 64 << 10;
 /// Pause after a failed accept: it fails where files or memory run out, and a loop would only burn a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -45,8 +41,8 @@ pub fn check_bind(address: SocketAddr) -> Result<(), ServeError> {
 }
 
 /// Serves `data` (see [`crate::router`], with what was merged into it) on `listener`, and the admin routes on
-/// `admin`, until `shutdown` ends. Then takes no more connections, lets requests in work finish for at most
-/// [`Limits::drain_ms`], and returns.
+/// `admin`, until `shutdown` ends. Then it says for [`Limits::drain_delay_ms`] that it is not ready and serves on, then
+/// takes no more connections, lets requests in work finish for at most [`Limits::drain_ms`], and returns.
 ///
 /// # Errors
 /// [`ServeError::Public`] for an address that other machines can reach, before anything is served.
@@ -60,14 +56,15 @@ pub async fn serve(
     for listener in [Some(&listener), admin.as_ref()].into_iter().flatten() {
         check_bind(listener.local_addr()?)?;
     }
-    let (stop, stopped) = watch::channel(());
     let mut doors = tokio::task::JoinSet::new();
-    doors.spawn(door(listener, data, app.limits.clone(), stopped.clone()));
+    doors.spawn(door(listener, data, app.limits.clone(), app.stage.subscribe()));
     if let Some(admin) = admin {
-        doors.spawn(door(admin, admin_router(app.clone()), app.limits.clone(), stopped));
+        doors.spawn(door(admin, admin_router(app.clone()), app.limits.clone(), app.stage.subscribe()));
     }
     shutdown.await;
-    drop(stop);
+    app.stage.send_replace(Stage::Draining);
+    tokio::time::sleep(Duration::from_millis(app.limits.drain_delay_ms)).await;
+    app.stage.send_replace(Stage::Closing);
     while let Some(ended) = doors.join_next().await {
         if let Err(error) = ended {
             tracing::error!(%error, "a door failed");
@@ -81,20 +78,17 @@ pub async fn serve(
     Ok(())
 }
 
-async fn door(listener: TcpListener, router: Router, limits: Limits, mut stopped: watch::Receiver<()>) {
-    let graceful = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(limits.header_read_ms))
-        .max_buf_size(HEADER_BYTES);
+async fn door(listener: TcpListener, router: Router, limits: Limits, mut stage: watch::Receiver<Stage>) {
+    let connections = Arc::new(Connections::new(router, &limits));
+    let all = u32::try_from(limits.connections.clamp(1, Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
+    let places = Arc::new(Semaphore::new(all as usize));
     loop {
         let next = async {
             let place = places.clone().acquire_owned().await;
             (place, listener.accept().await)
         };
         let (place, stream) = tokio::select! {
-            _ = stopped.changed() => break,
+            () = Stage::Closing.reached(&mut stage) => break,
             (Ok(place), accepted) = next => (place, accepted),
             else => break,
         };
@@ -109,19 +103,15 @@ async fn door(listener: TcpListener, router: Router, limits: Limits, mut stopped
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection keeps small packets back");
         }
-        let service = TowerToHyperService::new(router.clone());
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        let connection = connections.clone().serve(stream, stage.clone());
         tokio::spawn(async move {
-            // Timeouts and clients that leave end here: nothing to answer any more.
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection ended");
-            }
+            connection.await;
             drop(place);
         });
     }
     drop(listener);
     let drain = Duration::from_millis(limits.drain_ms);
-    if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
+    if tokio::time::timeout(drain, places.acquire_many(all)).await.is_err() {
         tracing::warn!("requests were still in work when the time to finish them was over");
     }
 }

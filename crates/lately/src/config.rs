@@ -60,6 +60,8 @@ pub struct ServeConfig {
     pub bind: String,
     /// Admin port: metrics, model reload.
     pub admin_bind: String,
+    /// Time between the moment from which a server that stops says that it is not ready, and its closing, ms.
+    pub drain_delay_ms: u64,
     /// Seconds between looks at the registry for a new champion.
     pub registry_poll_seconds: u64,
     /// Seconds between retrainings inside the server; 0: never.
@@ -73,6 +75,7 @@ impl Default for ServeConfig {
         Self {
             bind: "127.0.0.1:7000".to_owned(),
             admin_bind: "127.0.0.1:7001".to_owned(),
+            drain_delay_ms: 0,
             registry_poll_seconds: 2,
             retrain_seconds: 0,
             retrain_window_days: 14,

@@ -1,5 +1,5 @@
-//! The single place that names engines and puts the parts together: store, registry, ranker, HTTP doors, the watch for
-//! a new champion (`follow.rs`). `lately serve` and `lately demo` are this composition.
+//! The single place that names engines and puts the parts together: store, registry, ranker, doors, the watch for a new
+//! champion (`follow.rs`). `lately serve` and `lately demo` are this composition.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -65,9 +65,10 @@ impl Server {
                 follower.follow().map(drop).map_err(|e| format!("{e:#}"))
             })
         };
-        let mut app =
-            App::new(Arc::clone(&store), Arc::clone(&ranker), Arc::clone(&dir.schema), Limits::default())
-                .with_reload(reload);
+        let limits = Limits { drain_delay_ms: dir.config.serve.drain_delay_ms, ..Limits::default() };
+        let mut app = App::new(Arc::clone(&store), Arc::clone(&ranker), Arc::clone(&dir.schema), limits)
+            .with_deadlines(&dir.config.rank)
+            .with_reload(reload);
         if let Some(handle) = metrics {
             app = app.with_metrics(handle);
         }

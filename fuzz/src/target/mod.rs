@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod event;
+mod packed;
 mod schema;
 
 /// What a target made of an input.
@@ -36,7 +37,8 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: &[Target] = &[event::TARGET, schema::TARGET, checkpoint::FILE, checkpoint::MANIFEST];
+pub const TARGETS: &[Target] =
+    &[event::TARGET, schema::TARGET, checkpoint::FILE, checkpoint::MANIFEST, packed::REQUEST, packed::ANSWER];
 
 #[cfg(test)]
 mod tests {

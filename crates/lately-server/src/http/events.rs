@@ -1,10 +1,13 @@
 //! `POST /v1/events`: what users did and saw.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use lately_features::event::Event;
 use lately_features::{Action, EventId, Impression, ImpressionItem, ItemId, RequestId, User, UserId};
 use serde::{Deserialize, Serialize};
@@ -43,22 +46,22 @@ pub(crate) enum WireEvent {
 pub(crate) struct WireAction {
     /// The client's id; the same id again counts once.
     #[schema(value_type = String)]
-    event_id: EventId,
+    pub(crate) event_id: EventId,
     /// Who.
     #[schema(value_type = String)]
-    user: UserId,
+    pub(crate) user: UserId,
     /// With what.
     #[schema(value_type = String)]
-    item: ItemId,
+    pub(crate) item: ItemId,
     /// An action type of the schema.
-    action: String,
+    pub(crate) action: String,
     /// When, ms since 1970 UTC; default: now.
-    time_ms: Option<i64>,
+    pub(crate) time_ms: Option<i64>,
     /// The ranking that showed the item.
     #[schema(value_type = Option<String>)]
-    request: Option<RequestId>,
+    pub(crate) request: Option<RequestId>,
     /// A surface of the schema.
-    surface: Option<String>,
+    pub(crate) surface: Option<String>,
 }
 
 /// A list was shown that Lately did not rank; what it ranks it logs itself.
@@ -67,17 +70,17 @@ pub(crate) struct WireAction {
 pub(crate) struct WireImpression {
     /// Its id, to be named in the actions that follow.
     #[schema(value_type = String)]
-    request: RequestId,
+    pub(crate) request: RequestId,
     /// To whom.
     #[schema(value_type = String)]
-    user: UserId,
+    pub(crate) user: UserId,
     /// A surface of the schema.
-    surface: Option<String>,
+    pub(crate) surface: Option<String>,
     /// When, ms since 1970 UTC; default: now.
-    time_ms: Option<i64>,
+    pub(crate) time_ms: Option<i64>,
     /// What was shown, in order.
     #[schema(value_type = Vec<String>)]
-    items: Vec<ItemId>,
+    pub(crate) items: Vec<ItemId>,
 }
 
 /// A user was created or changed.
@@ -86,35 +89,35 @@ pub(crate) struct WireImpression {
 pub(crate) struct WireUser {
     /// Who.
     #[schema(value_type = String)]
-    user: UserId,
+    pub(crate) user: UserId,
     /// When, ms since 1970 UTC; default: now.
-    time_ms: Option<i64>,
+    pub(crate) time_ms: Option<i64>,
     /// All the features.
-    features: WireFeatures,
+    pub(crate) features: WireFeatures,
 }
 
 /// What became of a batch.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct BatchReply {
     /// Taken and durable: after this answer they are in every ranking and survive any crash.
-    accepted: usize,
+    pub(crate) accepted: usize,
     /// How many of those had been sent before, by their ids: they count once.
-    duplicates: usize,
+    pub(crate) duplicates: usize,
     /// A ranking with at least this watermark knows all that was accepted.
-    watermark: u64,
+    pub(crate) watermark: u64,
     /// Not taken; the rest was.
-    rejected: Vec<Rejected>,
+    pub(crate) rejected: Vec<Rejected>,
 }
 
 /// An entry of a batch that was not taken.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Rejected {
     /// Its place in the batch, from 0.
-    index: usize,
+    pub(crate) index: usize,
     /// Stable name of the reason.
-    code: &'static str,
+    pub(crate) code: &'static str,
     /// What to do about it.
-    message: String,
+    pub(crate) message: String,
 }
 
 /// Append actions, impressions and users.
@@ -129,20 +132,18 @@ pub(crate) struct Rejected {
 pub(crate) async fn post_events(
     State(app): State<Arc<App>>,
     Body(batch): Body<EventsRequest>,
-) -> Result<(axum::http::StatusCode, Json<BatchReply>), ApiError> {
-    take(app, batch.events, |value, now| {
-        let event: WireEvent = serde_json::from_value(value)?;
-        Ok(event.into_event(now))
-    })
-    .await
+) -> Result<BatchReply, ApiError> {
+    let read =
+        |value, now| Ok::<_, serde_json::Error>(serde_json::from_value::<WireEvent>(value)?.into_event(now));
+    take(&app, batch.events, read).await
 }
 
 /// Validates each entry, appends the good ones, and reports.
-pub(super) async fn take<T: Send + 'static>(
-    app: Arc<App>,
+pub(crate) async fn take<T, E: Display>(
+    app: &App,
     batch: Vec<T>,
-    read: impl Fn(T, i64) -> Result<Event, serde_json::Error>,
-) -> Result<(axum::http::StatusCode, Json<BatchReply>), ApiError> {
+    read: impl Fn(T, i64) -> Result<Event, E>,
+) -> Result<BatchReply, ApiError> {
     let begin = Instant::now();
     let limit = app.limits.batch_events;
     if batch.is_empty() || batch.len() > limit {
@@ -179,9 +180,14 @@ pub(super) async fn take<T: Send + 'static>(
     if kinds.contains(&"action") {
         metrics::histogram!("lately_freshness_seconds").record(begin.elapsed().as_secs_f64());
     }
-    let status = if kinds.is_empty() { 422 } else { 200 };
-    let status = axum::http::StatusCode::from_u16(status).unwrap_or_default();
-    Ok((status, Json(reply)))
+    Ok(reply)
+}
+
+impl IntoResponse for BatchReply {
+    fn into_response(self) -> Response {
+        let status = if self.accepted == 0 { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
+        (status, Json(self)).into_response()
+    }
 }
 
 fn kind(event: &Event) -> &'static str {
@@ -195,7 +201,7 @@ fn kind(event: &Event) -> &'static str {
 }
 
 impl WireEvent {
-    fn into_event(self, now: i64) -> Event {
+    pub(crate) fn into_event(self, now: i64) -> Event {
         match self {
             Self::Action(e) => Event::Action(Action {
                 event_id: e.event_id,

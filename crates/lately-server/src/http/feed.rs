@@ -12,6 +12,7 @@ use utoipa::IntoParams;
 
 use super::rank::RankReply;
 use crate::app::App;
+use crate::ask::feed;
 use crate::error::{ApiError, ErrorBody};
 use crate::json::Params;
 
@@ -24,7 +25,7 @@ pub(crate) struct FeedParams {
     #[param(value_type = String)]
     user: UserId,
     /// Items at most; default 20, at most 2,000.
-    #[serde(default = "twenty")]
+    #[serde(default = "default_limit")]
     limit: usize,
     /// A surface of the schema.
     surface: Option<String>,
@@ -38,7 +39,7 @@ pub(crate) struct FeedParams {
     explain: bool,
 }
 
-fn twenty() -> usize {
+pub(crate) fn default_limit() -> usize {
     20
 }
 
@@ -58,7 +59,5 @@ pub(crate) async fn get_feed(
         deadline: params.deadline_ms.map(Duration::from_millis),
         explain: params.explain,
     };
-    let ranker = app.ranker.clone();
-    let response = app.rankings.run(move || ranker.feed(ask)).await??;
-    Ok(Json(response.into()))
+    Ok(Json(feed(&app, ask).await?.into()))
 }

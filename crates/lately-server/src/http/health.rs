@@ -24,15 +24,13 @@ pub(crate) async fn healthz() -> Json<HealthReply> {
     Json(HealthReply { status: "ok" })
 }
 
-/// 200 once a model is loaded. Before that rankings are answered too, by popularity and marked so.
+/// 200 once a model is loaded and until the server stops. Before that rankings are answered too, by popularity and
+/// marked so; after it as long as connections are taken.
 #[utoipa::path(get, path = "/readyz", responses(
     (status = 200, body = HealthReply), (status = 503, body = ErrorBody)))]
 pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Result<Json<HealthReply>, ApiError> {
-    match app.ranker.slot().current() {
-        Some(_) => Ok(Json(HealthReply { status: "ready" })),
-        None => {
-            let message = "no model is loaded: train one and publish it";
-            Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "no_model", message))
-        }
+    match app.ready() {
+        Ok(()) => Ok(Json(HealthReply { status: "ready" })),
+        Err((code, message)) => Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, message)),
     }
 }

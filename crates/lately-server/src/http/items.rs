@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use lately_features::{Event, Item, ItemId};
 use serde::Deserialize;
 use serde_json::Value;
@@ -31,14 +29,14 @@ pub(crate) struct ItemsRequest {
 pub(crate) struct WireItem {
     /// Which.
     #[schema(value_type = String)]
-    item: ItemId,
+    pub(crate) item: ItemId,
     /// All its features.
-    features: WireFeatures,
+    pub(crate) features: WireFeatures,
     /// False takes it out of feeds. Default true.
     #[serde(default = "yes")]
-    active: bool,
+    pub(crate) active: bool,
     /// When, ms since 1970 UTC; default: now.
-    time_ms: Option<i64>,
+    pub(crate) time_ms: Option<i64>,
 }
 
 fn yes() -> bool {
@@ -53,15 +51,19 @@ fn yes() -> bool {
 pub(crate) async fn put_items(
     State(app): State<Arc<App>>,
     Body(batch): Body<ItemsRequest>,
-) -> Result<(StatusCode, Json<BatchReply>), ApiError> {
-    take(app, batch.items, |value, now| {
-        let item: WireItem = serde_json::from_value(value)?;
-        Ok(Event::Item(Item {
-            item: item.item,
-            time_ms: item.time_ms.unwrap_or(now),
-            features: features(item.features),
-            active: item.active,
-        }))
-    })
-    .await
+) -> Result<BatchReply, ApiError> {
+    let read =
+        |value, now| Ok::<_, serde_json::Error>(serde_json::from_value::<WireItem>(value)?.into_event(now));
+    take(&app, batch.items, read).await
+}
+
+impl WireItem {
+    pub(crate) fn into_event(self, now: i64) -> Event {
+        Event::Item(Item {
+            item: self.item,
+            time_ms: self.time_ms.unwrap_or(now),
+            features: features(self.features),
+            active: self.active,
+        })
+    }
 }

@@ -9,9 +9,11 @@ pub(crate) mod items;
 mod log;
 pub(crate) mod models;
 mod observe;
+pub(crate) mod oip;
+mod packed;
 pub(crate) mod rank;
 pub(crate) mod users;
-mod values;
+pub(crate) mod values;
 
 use std::sync::Arc;
 
@@ -23,10 +25,11 @@ use axum::routing::{get, post, put};
 
 use crate::app::App;
 use crate::error::ApiError;
+use crate::grpc;
 
 pub use log::read_page;
 
-/// The data door. Merge further routes, such as pages, into it.
+/// The data door: HTTP and gRPC. Merge further routes, such as pages, into it.
 pub fn router(app: Arc<App>) -> Router {
     let batches = Router::new()
         .route("/v1/events", post(events::post_events))
@@ -37,12 +40,22 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/feed", get(feed::get_feed))
         .route("/v1/users/{id}", get(users::get_user).delete(users::delete_user))
         .route("/v1/models", get(models::get_models))
+        .route("/v2", get(oip::server))
+        .route("/v2/health/live", get(oip::live))
+        .route("/v2/health/ready", get(oip::ready))
+        .route("/v2/models/{name}", get(oip::model))
+        .route("/v2/models/{name}/ready", get(oip::model_ready))
+        .route("/v2/models/{name}/infer", post(oip::infer))
+        .route("/v2/models/{name}/versions/{version}", get(oip::model))
+        .route("/v2/models/{name}/versions/{version}/ready", get(oip::model_ready))
+        .route("/v2/models/{name}/versions/{version}/infer", post(oip::infer))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/openapi.json", get(docs::openapi))
         .route("/docs", get(docs::page))
         .layer(DefaultBodyLimit::max(app.limits.body_bytes));
-    finish(batches.merge(rest), app)
+    let calls = grpc::router(&app);
+    finish(batches.merge(rest), app).merge(calls)
 }
 
 /// The admin door: metrics and control. Never expose it where the data door is exposed.

@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use lately_features::{ItemId, RequestId, UserId};
 use lately_rank::{RankRequest, RankResponse, Rules};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::packed::{Asked, Form, packed_answer};
 use crate::app::App;
+use crate::ask::rank;
 use crate::error::{ApiError, ErrorBody};
-use crate::json::Body;
 
 /// What to rank, and for whom.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -134,31 +136,40 @@ pub(crate) struct ExplainReply {
 }
 
 /// Rank candidates for a user.
-#[utoipa::path(post, path = "/v1/rank", request_body = RankBody, responses(
-    (status = 200, body = RankReply), (status = 400, body = ErrorBody), (status = 413, body = ErrorBody),
-    (status = 422, body = ErrorBody), (status = 503, body = ErrorBody)))]
+#[utoipa::path(post, path = "/v1/rank",
+    request_body(content((RankBody = "application/json"), (Vec<u8> = "application/vnd.lately.rank"))),
+    responses(
+        (status = 200, content((RankReply = "application/json"), (Vec<u8> = "application/vnd.lately.rank"))),
+        (status = 400, body = ErrorBody), (status = 413, body = ErrorBody), (status = 415, body = ErrorBody),
+        (status = 422, body = ErrorBody), (status = 503, body = ErrorBody)))]
 pub(crate) async fn post_rank(
     State(app): State<Arc<App>>,
-    Body(body): Body<RankBody>,
-) -> Result<Json<RankReply>, ApiError> {
-    let rules = Rules {
-        hidden: body.drop.contains(&DropRule::Hidden),
-        shown: body.drop.contains(&DropRule::Shown),
-        spacing: body.spacing,
-    };
-    let ask = RankRequest {
-        user: body.user,
-        candidates: body.candidates,
-        surface: body.surface,
-        limit: body.limit,
-        request: body.request,
-        deadline: body.deadline_ms.map(Duration::from_millis),
-        explain: body.explain,
-        rules,
-    };
-    let ranker = app.ranker.clone();
-    let response = app.rankings.run(move || ranker.rank(ask)).await??;
-    Ok(Json(response.into()))
+    Asked { ask, answer }: Asked,
+) -> Result<Response, ApiError> {
+    match answer {
+        Form::Json => Ok(Json(RankReply::from(rank(&app, ask).await?)).into_response()),
+        Form::Packed => packed_answer(&app, ask).await,
+    }
+}
+
+impl From<RankBody> for RankRequest {
+    fn from(body: RankBody) -> Self {
+        let rules = Rules {
+            hidden: body.drop.contains(&DropRule::Hidden),
+            shown: body.drop.contains(&DropRule::Shown),
+            spacing: body.spacing,
+        };
+        Self {
+            user: body.user,
+            candidates: body.candidates,
+            surface: body.surface,
+            limit: body.limit,
+            request: body.request,
+            deadline: body.deadline_ms.map(Duration::from_millis),
+            explain: body.explain,
+            rules,
+        }
+    }
 }
 
 impl From<RankResponse> for RankReply {

@@ -19,35 +19,35 @@ use crate::error::{ApiError, ErrorBody};
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct UserReply {
     /// Who.
-    user: String,
+    pub(crate) user: String,
     /// The latest actions, newest first.
-    sequence: Vec<EntryReply>,
+    pub(crate) sequence: Vec<EntryReply>,
     /// The features as the model sees them; null where none were sent.
-    features: Option<FeaturesReply>,
+    pub(crate) features: Option<FeaturesReply>,
 }
 
 /// One action.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct EntryReply {
     /// With what.
-    item: String,
+    pub(crate) item: String,
     /// What.
-    action: String,
+    pub(crate) action: String,
     /// When, ms since 1970 UTC.
-    time_ms: i64,
+    pub(crate) time_ms: i64,
     /// Where.
-    surface: Option<String>,
+    pub(crate) surface: Option<String>,
 }
 
 /// Features as the model sees them.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct FeaturesReply {
     /// Hash buckets of the values.
-    categorical: BTreeMap<String, Vec<u32>>,
+    pub(crate) categorical: BTreeMap<String, Vec<u32>>,
     /// Numbers, after the logarithm where declared; null where missing.
-    numeric: BTreeMap<String, Option<f32>>,
+    pub(crate) numeric: BTreeMap<String, Option<f32>>,
     /// Fixed vectors.
-    embedding: BTreeMap<String, Vec<f32>>,
+    pub(crate) embedding: BTreeMap<String, Vec<f32>>,
 }
 
 /// What was removed.
@@ -66,18 +66,22 @@ pub(crate) async fn get_user(
     State(app): State<Arc<App>>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<UserReply>, ApiError> {
-    let user = user_id(id)?;
+    Ok(Json(known(&app, user_id(id)?).await?))
+}
+
+/// The user's sequence and features.
+pub(crate) async fn known(app: &App, user: UserId) -> Result<UserReply, ApiError> {
     let (store, id) = (app.store.clone(), user.clone());
     let (sequence, features) = app.writes.run(move || (store.sequence(&id), store.user(&id))).await?;
     let sequence = sequence?;
     if sequence.entries().is_empty() && features.is_none() {
         return Err(ApiError::not_found("unknown_user", "nothing is known of this user"));
     }
-    Ok(Json(UserReply {
+    Ok(UserReply {
         user: user.into(),
         sequence: sequence.entries().iter().map(|e| entry(&app.schema, e)).collect(),
         features: features.map(|f| named(&app.schema.user_features, &f)),
-    }))
+    })
 }
 
 /// Forget a user: sequence, features and every record of the log. Cannot be undone.
@@ -88,9 +92,14 @@ pub(crate) async fn delete_user(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<ForgottenReply>, ApiError> {
     let user = user_id(id)?;
-    let (ranker, id) = (app.ranker.clone(), user.clone());
-    let removed_records = app.writes.run(move || ranker.forget(&id)).await??;
+    let removed_records = forget(&app, user.clone()).await?;
     Ok(Json(ForgottenReply { user: user.into(), removed_records }))
+}
+
+/// Forgets the user; how many records of the log are gone.
+pub(crate) async fn forget(app: &App, user: UserId) -> Result<u64, ApiError> {
+    let ranker = app.ranker.clone();
+    Ok(app.writes.run(move || ranker.forget(&user)).await??)
 }
 
 fn user_id(id: Result<Path<String>, PathRejection>) -> Result<UserId, ApiError> {
