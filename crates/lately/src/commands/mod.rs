@@ -1,6 +1,7 @@
 //! One file a subcommand.
 
 mod ablate;
+mod bench;
 mod demo;
 mod embed;
 mod eval;
@@ -38,6 +39,9 @@ enum Command {
     Ablate(ablate::Args),
     /// Serve rankings over HTTP.
     Serve(serve::Args),
+    /// Load a server and see how it holds up.
+    #[command(subcommand)]
+    Bench(bench::Command),
     /// Look at models: parity with the reference, the registry, aliases.
     #[command(subcommand)]
     Model(model::Command),
@@ -54,6 +58,7 @@ impl Cli {
             Command::Eval(args) => eval::run(&args),
             Command::Ablate(args) => ablate::run(&args),
             Command::Serve(args) => serve::run(&args),
+            Command::Bench(command) => bench::run(&command),
             Command::Model(command) => model::run(&command),
         }
     }
