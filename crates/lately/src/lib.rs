@@ -1,6 +1,6 @@
 //! Everything of the binary, as a library for its end-to-end tests: the command line ([`commands`]), configuration
 //! ([`config`]), the composition ([`wire_up`]), learning from a log ([`log_source`], [`embeddings`],
-//! [`learn`], [`retrain`]), comparing configurations ([`ablate`]), load tests ([`load`]), importers
+//! [`learn`], [`retrain`]), comparing configurations ([`ablate`]), load tests ([`load`]) and sizing ([`size`]), importers
 //! ([`import`]), the synthetic world ([`world`]) and the demo ([`demo`]).
 
 pub mod ablate;
@@ -15,5 +15,6 @@ pub mod learn;
 pub mod load;
 pub mod log_source;
 pub mod retrain;
+pub mod size;
 pub mod wire_up;
 pub mod world;

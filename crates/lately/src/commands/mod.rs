@@ -8,6 +8,7 @@ mod eval;
 mod import;
 mod model;
 mod serve;
+mod size;
 mod train;
 
 use anyhow::Result;
@@ -42,6 +43,8 @@ enum Command {
     /// Load a server and see how it holds up.
     #[command(subcommand)]
     Bench(bench::Command),
+    /// Cores, memory, disk and network for a product of a given size.
+    Size(size::Args),
     /// Look at models: parity with the reference, the registry, aliases.
     #[command(subcommand)]
     Model(model::Command),
@@ -59,6 +62,7 @@ impl Cli {
             Command::Ablate(args) => ablate::run(&args),
             Command::Serve(args) => serve::run(&args),
             Command::Bench(command) => bench::run(&command),
+            Command::Size(args) => size::run(&args),
             Command::Model(command) => model::run(&command),
         }
     }
