@@ -112,3 +112,35 @@ fn a_run_that_shows_nothing_fails() -> Result<()> {
         .ended(1, &["30 candidates of 20 items"])?;
     Ok(())
 }
+
+/// The binary with arguments, in a temporary directory of its own, so that what it leaves can be seen.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_interrupted_run_leaves_neither_a_server_nor_a_directory() -> Result<()> {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    let temporary = tempfile::tempdir()?;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_lately"))
+        .args("bench serve --preset nano --users 5 --items 20 --candidates 20".split(' '))
+        .env("TMPDIR", temporary.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut said = BufReader::new(child.stderr.take().context("no output")?);
+    let mut line = String::new();
+    while !line.starts_with("warm-up") {
+        line.clear();
+        ensure!(said.read_line(&mut line)? > 0, "the run ended before it began");
+    }
+    let children = format!("/proc/{0}/task/{0}/children", child.id());
+    let server: u32 = fs::read_to_string(children)?.trim().parse().context("not one server")?;
+    let id = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(id, rustix::process::Signal::TERM)?;
+    ensure!(child.wait()?.code() == Some(130), "it did not end as interrupted");
+    let left: Vec<_> = fs::read_dir(temporary.path())?.collect();
+    ensure!(left.is_empty(), "left behind: {left:?}");
+    let state = fs::read_to_string(format!("/proc/{server}/stat")).unwrap_or_default();
+    ensure!(state.is_empty() || state.contains(") Z "), "the server lives on: {state}");
+    Ok(())
+}

@@ -185,6 +185,7 @@ pub(crate) fn run(command: &Command) -> Result<()> {
     let options = args.subject.options();
     let program = std::env::current_exe().context("cannot find this program")?;
     let subject = Subject::open(&options, &program, &mut say)?;
+    subject.clear_up_when_interrupted()?;
     let deadline_ms = subject.deadline.as_secs_f64() * 1e3;
     let described = describe(&options, &subject, args)?;
     let (times, events) = (args.phases.times(), args.events_per_second);

@@ -22,7 +22,8 @@ pub(crate) fn search(bench: &mut Bench, step: Duration, keep: &mut Vec<Phase>) -
     let mut climb = Climb::default();
     let mut clients = 1;
     while clients <= CLIENTS && climb.goes_on() {
-        let phase = bench.closed(&format!("{clients} clients"), clients, step, true)?;
+        let name = if clients == 1 { "1 client".to_owned() } else { format!("{clients} clients") };
+        let phase = bench.closed(&name, clients, step, true)?;
         climb.step(clients, phase.rankings.goodput);
         keep.push(phase);
         clients *= 2;

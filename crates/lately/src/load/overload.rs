@@ -17,6 +17,8 @@ const BIN: Duration = Duration::from_millis(250);
 const WINDOW: usize = 4;
 /// The p99 must be back within so many of the one to compare with.
 const BACK: f64 = 2.0;
+/// And so many of the window's requests answered in time and in full: a lower rung is fast, too.
+const WHOLE: f64 = 0.9;
 
 /// What was found.
 #[derive(Debug, Clone, Serialize)]
@@ -29,7 +31,8 @@ pub(crate) struct Overload {
     pub(crate) rss: Option<[u64; 3]>,
     /// The p99 to come back to, ms, doubled.
     pub(crate) bound_ms: f64,
-    /// From the drop of the load until the p99 of a second is within the bound and nothing in it failed; `None`: never.
+    /// From the drop of the load until the p99 of a second is within the bound, nine tenths of its requests are answered
+    /// in time and in full, and none failed; `None`: never.
     pub(crate) recovery_seconds: Option<f64>,
 }
 
@@ -82,7 +85,9 @@ fn recovery(after: &Record, bound_ms: f64) -> Option<Duration> {
         let whole = merged(bins);
         let failed = [Outcome::Shed, Outcome::Error, Outcome::Timeout].map(|o| whole.count(o));
         let p99 = whole.latency.value_at_quantile(0.99) as f64 / 1e3;
-        !whole.latency.is_empty() && failed == [0; 3] && p99 <= bound_ms
+        let all: u64 = whole.counts.iter().sum();
+        let in_full = whole.count(Outcome::Ok) as f64 >= WHOLE * all as f64;
+        all > 0 && in_full && failed == [0; 3] && p99 <= bound_ms
     };
     let first = after.bins.windows(WINDOW).position(good)?;
     Some(after.bin * first as u32)
@@ -106,6 +111,7 @@ mod tests {
         assert_eq!(at(1_300, (Outcome::Ok, 500)), Some(1_500), "slow until 1.3 s");
         assert_eq!(at(1_000, (Outcome::Shed, 1)), Some(1_000), "refused, if ever so fast");
         assert_eq!(at(600, (Outcome::Timeout, 1)), Some(750));
+        assert_eq!(at(1_000, (Outcome::Degraded, 1)), Some(1_000), "fast, but on a lower rung");
         assert_eq!(at(3_500, (Outcome::Ok, 500)), None, "no whole second is left");
         assert_eq!(recovery(&record(250, &[]), 20.0), None);
     }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow};
 use tokio::runtime::Runtime;
 
 use super::arrivals::Segment;
-use super::client::{Client, raise_file_limit};
+use super::client::{Client, ask_for_precedence, raise_file_limit};
 use super::drive::{Source, Target, closed, open, sleep_until};
 use super::record::{Record, Recorder};
 use super::report::{Phase, Stream, Used, seconds};
@@ -45,6 +45,8 @@ pub(crate) struct Watched {
     events: Option<Record>,
     /// The server's use by time since the start, s.
     samples: Vec<(f64, Usage)>,
+    /// Cores that this program took.
+    own: Option<f64>,
     /// For how long was sent, s.
     pub(crate) seconds: f64,
 }
@@ -60,6 +62,7 @@ impl Bench {
         seed: u64,
     ) -> Result<Self> {
         raise_file_limit();
+        ask_for_precedence(); // after the server was started, which does not have it
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(cores.div_ceil(CORES_A_THREAD))
@@ -157,12 +160,17 @@ impl Bench {
         std::thread::scope(|scope| {
             let events = (rate > 0.0).then(|| self.events(scope, rate, seed, &stop));
             let looks = scope.spawn(|| self.look(&stop));
+            let (start, before) = (Instant::now(), Usage::of("self")?);
             let end = StopAtEnd(&stop);
             let done = run();
             drop(end);
+            let own = |now: Usage, then: Usage| {
+                (now.cpu_seconds - then.cpu_seconds) / start.elapsed().as_secs_f64()
+            };
+            let own = Usage::of("self")?.zip(before).map(|(now, then)| own(now, then));
             let events = events.map(joined).transpose()?;
             let samples = joined(looks)??;
-            Ok((Watched { records: Vec::new(), events, samples, seconds: 0.0 }, done))
+            Ok((Watched { records: Vec::new(), events, samples, own, seconds: 0.0 }, done))
         })
     }
 
@@ -227,6 +235,7 @@ impl Watched {
                 rankings: Stream::of(record, time),
                 events: events.clone(),
                 server: Used::of(&samples),
+                generator_cores: self.own,
                 mixed: record.mixed,
                 series: seconds(record, &samples),
             }
@@ -251,7 +260,7 @@ mod tests {
     fn each_part_has_the_use_of_its_time() {
         let usage = |n: u64| Usage { cpu_seconds: n as f64, rss: n, peak: n };
         let samples = (0..7).map(|n| (n as f64 * 0.5, usage(n))).collect();
-        let watched = Watched { records: Vec::new(), events: None, samples, seconds: 3.0 };
+        let watched = Watched { records: Vec::new(), events: None, samples, own: None, seconds: 3.0 };
         let of = |start, ms| -> Vec<u64> {
             let of = watched.samples_from(start, Duration::from_millis(ms));
             of.iter().map(|(_, usage)| usage.rss).collect()

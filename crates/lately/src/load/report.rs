@@ -140,6 +140,8 @@ pub(crate) struct Phase {
     pub(crate) events: Option<Stream>,
     /// `None` where the server is not ours or the system does not say.
     pub(crate) server: Option<Used>,
+    /// Cores that this program took to send and to judge, on average over the whole of which the phase is a part.
+    pub(crate) generator_cores: Option<f64>,
     /// Answers whose generation another answer had given another version.
     pub(crate) mixed: u64,
     pub(crate) series: Vec<Second>,
@@ -313,6 +315,7 @@ pub(super) mod tests {
             rankings,
             events: None,
             server,
+            generator_cores: None,
             mixed: 0,
             series: Vec::new(),
         };

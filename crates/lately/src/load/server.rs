@@ -50,10 +50,14 @@ impl Server {
         Usage::of(&self.child.id().to_string())
     }
 
+    /// Its process.
+    pub(crate) fn id(&self) -> Result<Pid> {
+        i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("the server has no process id")
+    }
+
     /// Asks it to stop and waits for its end.
     pub(crate) fn stop(mut self) -> Result<()> {
-        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("no process id")?;
-        kill_process(id, Signal::TERM).context("cannot stop the server")?;
+        kill_process(self.id()?, Signal::TERM).context("cannot stop the server")?;
         let asked = Instant::now();
         while asked.elapsed() < STOP {
             if let Some(status) = self.child.try_wait()? {

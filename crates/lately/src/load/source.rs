@@ -10,6 +10,7 @@ use lately_model::checkpoint;
 use lately_store::{Registry, Version};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use rustix::process::{Signal, kill_process};
 use serde::Serialize;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -21,9 +22,16 @@ use super::swaps::Promoter;
 use super::users::History;
 use super::workload::{Names, Workload, made_names};
 use crate::data_dir::DataDir;
+use crate::interrupt::Interrupt;
 
 /// Entries of a data directory that a server does not need.
 const LEFT_OUT: [&str; 3] = ["admin.address", "training", "ablate"];
+
+/// Exit status of shells for SIGINT.
+const INTERRUPTED: i32 = 130;
+/// How often and how far apart the directory of a killed server is tried to be removed.
+const REMOVALS: usize = 20;
+const REMOVAL_PAUSE: Duration = Duration::from_millis(50);
 
 /// What to load.
 #[derive(Debug, Clone, Serialize)]
@@ -61,10 +69,33 @@ pub(crate) struct Subject {
     /// `[model]`, of the first model where the server is ours.
     pub(crate) model: Value,
     /// Removed at the end.
-    _there: Option<TempDir>,
+    there: Option<TempDir>,
 }
 
 impl Subject {
+    /// From now on Ctrl-C and SIGTERM end the server, remove its directory and then end this program.
+    pub(crate) fn clear_up_when_interrupted(&self) -> Result<()> {
+        let (Some(server), Some(there)) = (&self.server, &self.there) else { return Ok(()) };
+        let (server, there, interrupt) = (server.id()?, there.path().to_owned(), Interrupt::install()?);
+        std::thread::Builder::new().name("interrupt".to_owned()).spawn(move || {
+            interrupt.wait(None);
+            // Nothing of it is kept: it need not drain.
+            if let Err(error) = kill_process(server, Signal::KILL) {
+                tracing::debug!(%error, "the server has ended before");
+            }
+            // It may write until it is gone.
+            let removed = (0..REMOVALS).any(|_| {
+                std::thread::sleep(REMOVAL_PAUSE);
+                fs::remove_dir_all(&there).is_ok()
+            });
+            if !removed {
+                eprintln!("{} stays: remove it", there.display());
+            }
+            std::process::exit(INTERRUPTED);
+        })?;
+        Ok(())
+    }
+
     /// Makes or copies what is to be served and starts `program serve` on it, or takes the server that runs.
     pub(crate) fn open(options: &SubjectOptions, program: &Path, say: &mut dyn FnMut(&str)) -> Result<Self> {
         let mut random = ChaCha8Rng::seed_from_u64(options.seed);
@@ -90,7 +121,7 @@ impl Subject {
         subject.server = Some(server);
         subject.model = model_config(&dir.registry()?, &models[0])?;
         subject.models = Some((dir.registry()?, models));
-        subject._there = Some(there);
+        subject.there = Some(there);
         Ok(subject)
     }
 
@@ -106,7 +137,7 @@ impl Subject {
             deadline,
             models: None,
             model: serde_json::to_value(&dir.config.model)?,
-            _there: None,
+            there: None,
         })
     }
 
