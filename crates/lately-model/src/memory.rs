@@ -31,9 +31,17 @@ impl<R: Real> Scratch<R> {
     }
 }
 
+/// Of an encoder that is computed a row at a time.
+pub(crate) fn of_forward<R: Real>(chunk: &Chunk, tape: &EncoderTape<R>, piece: &Piece<R>) -> usize {
+    of_chunk(chunk) + of_encoder(tape) + of_piece(piece)
+}
+
+fn of_piece<R: Real>(Piece { chunk, tape }: &Piece<R>) -> usize {
+    of_chunk(chunk) + of_encoder(tape)
+}
+
 fn of_shard<R: Real>(shard: &Shard<R>) -> usize {
     let Shard { pieces, used: _, work, d, gradients } = shard;
-    let of_piece = |Piece { chunk, tape }: &Piece<R>| of_chunk(chunk) + of_encoder(tape);
     pieces.iter().map(of_piece).sum::<usize>() + of_work(work) + of_gradient(d) + gradients.bytes()
 }
 
@@ -81,7 +89,7 @@ fn of_parts<R: Real>(parts: &Parts<Buffer<R>>) -> usize {
     kept(&[token_query, token_key, token_value, query, value])
 }
 
-fn of_folded<R: Real>(layers: &[Folded<R>]) -> usize {
+pub(crate) fn of_folded<R: Real>(layers: &[Folded<R>]) -> usize {
     layers.iter().map(|Folded { map, bias }| kept(&[map, bias])).sum()
 }
 

@@ -1,5 +1,6 @@
 //! `[rank]` of `lately.toml`: every number with its unit.
 
+use lately_model::ServingPrecision;
 use serde::{Deserialize, Serialize};
 
 use crate::error::RankConfigError;
@@ -33,6 +34,18 @@ pub enum RankPrecision {
     Int8,
     /// Bf16 where the machine has instructions for it and the model passes the check, else f32.
     Auto,
+}
+
+impl RankPrecision {
+    /// What it is on this machine.
+    pub fn serving(self) -> ServingPrecision {
+        match self {
+            Self::F32 => ServingPrecision::F32,
+            Self::Bf16 => ServingPrecision::Bf16,
+            Self::Int8 => ServingPrecision::Int8,
+            Self::Auto => ServingPrecision::of_machine(),
+        }
+    }
 }
 
 /// The request path.

@@ -350,15 +350,10 @@ impl ModelSlot {
                 return Err(SwapError::Golden { version: version(), error });
             }
         }
-        let wanted = match self.precision {
-            RankPrecision::F32 => return Ok(()),
-            RankPrecision::Bf16 => ServingPrecision::Bf16,
-            RankPrecision::Int8 => ServingPrecision::Int8,
-            RankPrecision::Auto => match ServingPrecision::of_machine() {
-                ServingPrecision::F32 => return Ok(()),
-                precision => precision,
-            },
-        };
+        let wanted = self.precision.serving();
+        if wanted == ServingPrecision::F32 {
+            return Ok(());
+        }
         match self.compiled(loaded, golden.as_ref(), wanted) {
             Ok(engine) => loaded.engine = engine,
             Err(SwapError::Precision { error, correlation, .. }) if self.precision == RankPrecision::Auto => {

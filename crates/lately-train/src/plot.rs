@@ -1,11 +1,12 @@
-//! An evaluation as a picture: AUC by length of history, a panel a head, a bar a scorer, with 95 % intervals.
+//! Pictures: what all of them share ([`panels`]), and an evaluation as one: AUC by length of history, a panel a head, a
+//! bar a scorer, with 95 % intervals.
 
 use plotters::prelude::*;
 
 use crate::eval::{EvalReport, Group, GroupReport};
 
 /// Colours that stay apart for colour-blind readers (Okabe and Ito 2008).
-pub(crate) const COLOURS: [RGBColor; 6] = [
+pub const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(230, 159, 0),
     RGBColor(0, 158, 115),
@@ -19,31 +20,42 @@ const GROUPS: [Group; 5] =
 /// Why a plot could not be drawn.
 #[derive(Debug, thiserror::Error)]
 #[error("the plot could not be drawn: {0}")]
-pub struct PlotError(pub(crate) String);
+pub struct PlotError(String);
 
-/// Draws the report as SVG text.
-pub fn auc_by_history(report: &EvalReport) -> Result<String, PlotError> {
-    let panels: Vec<(&str, Vec<&GroupReport>)> = report
-        .heads
-        .iter()
-        .map(|h| (h.head.as_str(), GROUPS.iter().filter_map(|g| report.group(&h.head, *g)).collect()))
-        .collect();
+/// A part of a picture.
+pub type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+/// Why something could not be drawn on it.
+pub type DrawError<'a> = DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>;
+
+/// SVG text of `width` x `height` px with `count` panels one above the other, each drawn by `draw`, which gets its
+/// index; none where there are none.
+pub fn panels(
+    size: (u32, u32),
+    count: usize,
+    draw: impl for<'a> Fn(&Area<'a>, usize) -> Result<(), DrawError<'a>>,
+) -> Result<String, PlotError> {
     let mut svg = String::new();
     {
-        let size = (900, 260 * panels.len().max(1) as u32);
+        let error = |e: DrawError<'_>| PlotError(e.to_string());
         let root = SVGBackend::with_string(&mut svg, size).into_drawing_area();
-        root.fill(&WHITE).map_err(|e| PlotError(e.to_string()))?;
-        let areas = root.split_evenly((panels.len().max(1), 1));
-        for ((head, groups), area) in panels.iter().zip(areas) {
-            panel(&area, head, groups).map_err(|e| PlotError(e.to_string()))?;
+        root.fill(&WHITE).map_err(error)?;
+        for (index, area) in root.split_evenly((count.max(1), 1)).iter().enumerate().take(count) {
+            draw(area, index).map_err(error)?;
         }
-        root.present().map_err(|e| PlotError(e.to_string()))?;
+        root.present().map_err(error)?;
     }
     Ok(svg)
 }
 
-pub(crate) type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
-pub(crate) type DrawError<'a> = DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>;
+/// Draws the report as SVG text.
+pub fn auc_by_history(report: &EvalReport) -> Result<String, PlotError> {
+    let all: Vec<(&str, Vec<&GroupReport>)> = report
+        .heads
+        .iter()
+        .map(|h| (h.head.as_str(), GROUPS.iter().filter_map(|g| report.group(&h.head, *g)).collect()))
+        .collect();
+    panels((900, 260 * all.len().max(1) as u32), all.len(), |area, n| panel(area, all[n].0, &all[n].1))
+}
 
 fn panel<'a>(area: &Area<'a>, head: &str, groups: &[&GroupReport]) -> Result<(), DrawError<'a>> {
     let (low, high) = limits(groups);

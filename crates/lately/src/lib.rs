@@ -1,7 +1,7 @@
 //! Everything of the binary, as a library for its end-to-end tests: the command line ([`commands`]), configuration
 //! ([`config`]), the composition ([`wire_up`]), learning from a log ([`log_source`], [`embeddings`],
-//! [`learn`], [`retrain`]), comparing configurations ([`ablate`]), importers ([`import`]),
-//! the synthetic world ([`world`]) and the demo ([`demo`]).
+//! [`learn`], [`retrain`]), comparing configurations ([`ablate`]), load tests ([`load`]) and sizing ([`size`]), importers
+//! ([`import`]), the synthetic world ([`world`]) and the demo ([`demo`]).
 
 pub mod ablate;
 pub mod commands;
@@ -13,7 +13,9 @@ mod follow;
 pub mod import;
 mod interrupt;
 pub mod learn;
+pub mod load;
 pub mod log_source;
 pub mod retrain;
+pub mod size;
 pub mod wire_up;
 pub mod world;

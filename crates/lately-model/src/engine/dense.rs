@@ -63,6 +63,11 @@ impl<W: Copy + Default> Dense<W> {
         Self::whole(format, w, inputs, (b.len(), inputs), b)
     }
 
+    /// Bytes of its packed weight.
+    pub(super) fn bytes(&self) -> usize {
+        self.parts.iter().map(|(_, packed)| packed.bytes()).sum()
+    }
+
     /// Multiply-adds for one lane.
     pub(super) fn multiply_adds(&self) -> usize {
         self.outputs() * self.parts.iter().map(|(range, _)| range.len()).sum::<usize>()

@@ -72,6 +72,59 @@ pub(super) struct Words<W> {
     pub(super) values: Buffer<W>,
 }
 
+impl<W: Copy + Default> Memory<W> {
+    pub(super) fn bytes(&self) -> usize {
+        let Self {
+            part,
+            words,
+            candidate,
+            query,
+            own,
+            value,
+            own_rows,
+            exponents,
+            value_rows,
+            stream,
+            next,
+            hidden,
+            projected,
+            probabilities,
+            pooled,
+            pool_lanes,
+            pool_out,
+        } = self;
+        let numbers = [
+            candidate,
+            query,
+            own,
+            value,
+            own_rows,
+            exponents,
+            value_rows,
+            stream,
+            next,
+            hidden,
+            projected,
+            probabilities,
+            pooled,
+            pool_lanes,
+            pool_out,
+        ];
+        let Words {
+            token,
+            token_keys,
+            token_values,
+            stream: of_stream,
+            more,
+            probabilities: of_these,
+            keys,
+            values,
+        } = words;
+        let words = [token, token_keys, token_values, of_stream, more, of_these, keys, values];
+        part.bytes() + numbers.map(Buffer::bytes).iter().chain(&words.map(Buffer::bytes)).sum::<usize>()
+    }
+}
+
 impl<W: Copy + Default> EncoderWeights<W> {
     /// None where the encoder has no compiled form.
     pub(super) fn new<F: Activations<Word = W>>(format: F, network: &Network<f32>) -> Option<Self> {
@@ -101,6 +154,12 @@ impl<W: Copy + Default> EncoderWeights<W> {
         let pool = plan.pool.map(|id| Dense::of(format, network, id));
         let (first_k, output) = (plan.first_k, plan.output);
         Some(Self { width: d, token: da, candidate, first_k, output, first, layers: layers.collect(), pool })
+    }
+
+    /// Bytes of its packed weights.
+    pub(super) fn bytes(&self) -> usize {
+        let maps = self.first.maps().into_iter().chain(&self.pool).map(Dense::bytes);
+        maps.chain(self.layers.iter().map(LayerWeights::bytes)).sum()
     }
 
     /// Multiply-adds of the products for one candidate of so many tokens.

@@ -51,6 +51,11 @@ impl<W: Copy + Default> LayerWeights<W> {
         }
     }
 
+    /// Bytes of its packed weights.
+    pub(super) fn bytes(&self) -> usize {
+        self.projection.iter().chain([&self.linear1, &self.linear2]).map(Dense::bytes).sum()
+    }
+
     /// Attention over `memory.stream`, with its residual, to `memory.next`.
     pub(super) fn attend<F: Activations<Word = W>>(
         &self,

@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::Cpu;
 use crate::chunk::{Chunk, Limits, check};
+use crate::memory;
 use crate::shard::Piece;
 use crate::tape::{EncoderTape, Folded, sized};
 use crate::{Model, ModelError};
@@ -117,6 +118,26 @@ pub struct EngineMemory {
     words: Memory<u32>,
 }
 
+impl EngineMemory {
+    /// Bytes that it holds: after a call, what the largest calls so far needed.
+    pub fn bytes(&self) -> usize {
+        let Self { chunk, tape, piece, folded, rows_major, sequence, exact, words } = self;
+        memory::of_forward(chunk, tape, piece)
+            + memory::of_folded(folded)
+            + rows_major.bytes()
+            + sequence.bytes()
+            + exact.bytes()
+            + words.bytes()
+    }
+}
+
+impl<W: Copy + Default> Memory<W> {
+    fn bytes(&self) -> usize {
+        let Self { encoder: Encoding { request, encoder }, top } = self;
+        request.bytes() + encoder.bytes() + top.bytes()
+    }
+}
+
 /// The parts of it that depend on the formats.
 #[derive(Debug, Default)]
 struct Memory<W> {
@@ -175,6 +196,19 @@ impl Engine {
             Weights::F32(_) => ServingPrecision::F32,
             Weights::Bf16(_) => ServingPrecision::Bf16,
             Weights::Int8(_) | Weights::Int8AndF32(_) => ServingPrecision::Int8,
+        }
+    }
+
+    /// Bytes of its packed weights, beside those of the model.
+    pub fn bytes(&self) -> usize {
+        fn of<E: Format, T: Format>(weights: &Compiled<E, T>) -> usize {
+            weights.encoder.as_ref().map_or(0, EncoderWeights::bytes) + weights.top.bytes()
+        }
+        match &self.weights {
+            Weights::F32(weights) => of(weights),
+            Weights::Bf16(weights) => of(weights),
+            Weights::Int8(weights) => of(weights),
+            Weights::Int8AndF32(weights) => of(weights),
         }
     }
 

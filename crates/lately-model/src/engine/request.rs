@@ -42,6 +42,20 @@ pub(super) struct Memory<W> {
     keys: Buffer<W>,
 }
 
+impl<W: Copy + Default> Memory<W> {
+    pub(super) fn bytes(&self) -> usize {
+        let Self { query, words, query_words, keys } = self;
+        query.bytes() + [words, query_words, keys].map(Buffer::bytes).iter().sum::<usize>()
+    }
+}
+
+impl<W: Copy + Default> FirstWeights<W> {
+    /// All four maps.
+    pub(super) fn maps(&self) -> [&Dense<W>; 4] {
+        [&self.query_of_token, &self.query_of_candidate, &self.value_of_token, &self.value_of_candidate]
+    }
+}
+
 impl RequestPart {
     /// Bytes that it holds.
     pub(super) fn bytes(&self) -> usize {

@@ -52,6 +52,15 @@ pub(super) struct Memory<W> {
     words: Vec<Buffer<W>>,
 }
 
+impl<W: Copy + Default> Memory<W> {
+    pub(super) fn bytes(&self) -> usize {
+        let Self { inputs, base, current, inner, rate_rows, shared, words } = self;
+        let matrices = [inputs, base, current, inner].into_iter().flatten();
+        let numbers = matrices.chain([rate_rows, shared]).map(Buffer::bytes).sum::<usize>();
+        numbers + words.iter().map(Buffer::bytes).sum::<usize>()
+    }
+}
+
 impl<W: Copy + Default> TopWeights<W> {
     pub(super) fn new<F: Format<Word = W>>(format: F, network: &Network<f32>) -> Self {
         let plan = &network.plan;
@@ -88,11 +97,19 @@ impl<W: Copy + Default> TopWeights<W> {
         }
     }
 
+    /// Bytes of its packed weights.
+    pub(super) fn bytes(&self) -> usize {
+        self.maps().map(Dense::bytes).sum::<usize>() + size_of_val(&self.of_request[..])
+    }
+
+    fn maps(&self) -> impl Iterator<Item = &Dense<W>> {
+        let rate = self.rate.iter().flat_map(|(_, hidden, head)| [hidden, head]);
+        self.project.iter().chain(&self.cross).chain(&self.mlp).chain([&self.head]).chain(rate)
+    }
+
     /// Multiply-adds of the products for one row.
     pub(super) fn multiply_adds(&self) -> usize {
-        let rate = self.rate.iter().flat_map(|(_, hidden, head)| [hidden, head]);
-        let all = self.project.iter().chain(&self.cross).chain(&self.mlp).chain([&self.head]).chain(rate);
-        all.map(Dense::multiply_adds).sum()
+        self.maps().map(Dense::multiply_adds).sum()
     }
 
     /// From the chunk's inputs (rows x inputs) to its logits, appended to `logits`.

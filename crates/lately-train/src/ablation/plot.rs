@@ -4,7 +4,7 @@ use plotters::prelude::*;
 
 use super::claim::Claim;
 use super::compare::{CellReport, Line, heads, of_head};
-use crate::plot::{Area, COLOURS, DrawError, PlotError};
+use crate::plot::{Area, COLOURS, DrawError, PlotError, panels};
 
 /// Height of a panel and width of a configuration, px.
 const HEIGHT: u32 = 280;
@@ -12,21 +12,11 @@ const COLUMN: u32 = 150;
 
 /// Draws the lifts as SVG text. A circle is a lift, its line the interval over users, a cross the paper's figure.
 pub fn lifts(cells: &[CellReport]) -> Result<String, PlotError> {
-    let panels: Vec<(&str, Vec<&CellReport>)> =
+    let all: Vec<(&str, Vec<&CellReport>)> =
         heads(cells).into_iter().map(|head| (head, of_head(cells, head))).collect();
     let columns = cells.first().map_or(1, |c| c.lines.len()) as u32;
-    let mut svg = String::new();
-    {
-        let size = ((80 + COLUMN * columns).max(700), HEIGHT * panels.len().max(1) as u32);
-        let root = SVGBackend::with_string(&mut svg, size).into_drawing_area();
-        root.fill(&WHITE).map_err(|e| PlotError(e.to_string()))?;
-        let areas = root.split_evenly((panels.len().max(1), 1));
-        for ((head, groups), area) in panels.iter().zip(areas) {
-            panel(&area, head, groups).map_err(|e| PlotError(e.to_string()))?;
-        }
-        root.present().map_err(|e| PlotError(e.to_string()))?;
-    }
-    Ok(svg)
+    let size = ((80 + COLUMN * columns).max(700), HEIGHT * all.len().max(1) as u32);
+    panels(size, all.len(), |area, n| panel(area, all[n].0, &all[n].1))
 }
 
 fn panel<'a>(area: &Area<'a>, head: &str, groups: &[&CellReport]) -> Result<(), DrawError<'a>> {

@@ -48,7 +48,7 @@ pub(crate) struct Args {
     json: Option<PathBuf>,
 }
 
-fn parse_time(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
     let span: jiff::SignedDuration =
         text.parse().map_err(|_| format!("`{text}` is no time: write it like 120s"))?;
     Duration::try_from(span).map_err(|_| format!("`{text}` is negative"))

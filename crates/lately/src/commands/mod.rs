@@ -1,6 +1,7 @@
 //! One file a subcommand.
 
 mod ablate;
+mod bench;
 mod demo;
 mod embed;
 mod eval;
@@ -8,6 +9,7 @@ mod import;
 mod model;
 mod replay;
 mod serve;
+mod size;
 mod train;
 
 use anyhow::Result;
@@ -41,6 +43,11 @@ enum Command {
     Serve(serve::Args),
     /// Make served rankings again from the log, and compare.
     Replay(replay::Args),
+    /// Load a server and see how it holds up.
+    #[command(subcommand)]
+    Bench(bench::Command),
+    /// Cores, memory, disk and network for a product of a given size.
+    Size(size::Args),
     /// Look at models: parity with the reference, the registry, aliases.
     #[command(subcommand)]
     Model(model::Command),
@@ -58,6 +65,8 @@ impl Cli {
             Command::Ablate(args) => ablate::run(&args),
             Command::Serve(args) => serve::run(&args),
             Command::Replay(args) => replay::run(&args),
+            Command::Bench(command) => bench::run(&command),
+            Command::Size(args) => size::run(&args),
             Command::Model(command) => model::run(&command),
         }
     }
