@@ -25,7 +25,7 @@ use crate::impression::ImpressionLog;
 use crate::model_slot::{LoadedModel, ModelSlot};
 use crate::recently_shown::RecentlyShown;
 use crate::request::{
-    Dropped, Explain, FeedRequest, RankRequest, RankResponse, RankedItem, Reason, Rules, Rung,
+    Dropped, Explain, FeedRequest, Priority, RankRequest, RankResponse, RankedItem, Reason, Rules, Rung,
 };
 use crate::select::{Scored, Spacing, select};
 use crate::value_model::{ValueModel, probability};
@@ -62,6 +62,7 @@ struct Ask {
     limit: usize,
     request: RequestId,
     deadline: Instant,
+    priority: Priority,
     explain: bool,
     rules: Rules,
     dropped: Vec<Dropped>,
@@ -111,7 +112,7 @@ impl Ranker {
             value_model: ValueModel::new(&config.value_model, &schema)?,
             heads: schema.heads.iter().map(|h| h.name.clone()).collect(),
             shown: RecentlyShown::new(&config.select),
-            batcher: Batcher::start(config.threads, config.queue_tiles, config.tile_rows, config.precision)?,
+            batcher: Batcher::start(&config)?,
             follower: Follower::start(
                 store.clone(),
                 &schema,
@@ -149,7 +150,8 @@ impl Ranker {
         let (candidates, dropped) = unique(ask.candidates);
         let ask = Ask {
             surface_position: self.surface(ask.surface.as_deref())?,
-            deadline: self.deadline(&clock, ask.deadline)?,
+            deadline: self.deadline(&clock, ask.deadline, ask.waited)?,
+            priority: ask.priority,
             user: ask.user,
             candidates: Candidates::Given(candidates),
             surface: ask.surface,
@@ -177,7 +179,8 @@ impl Ranker {
         }
         let ask = Ask {
             surface_position: self.surface(ask.surface.as_deref())?,
-            deadline: self.deadline(&clock, ask.deadline)?,
+            deadline: self.deadline(&clock, ask.deadline, ask.waited)?,
+            priority: ask.priority,
             user: ask.user,
             candidates: Candidates::Retrieve,
             surface: ask.surface,
@@ -209,8 +212,9 @@ impl Ranker {
         let explain = ask.explain.then(|| self.explain(&known, &tokens));
         clock.lap("tokens");
 
-        let logits = self.score(&ask, &known, tokens, &candidates, &mut degraded)?;
+        let (logits, waited) = self.score(&ask, &known, tokens, &candidates, &mut degraded)?;
         clock.lap("score");
+        clock.part("queue", waited);
 
         let scores = self.value(logits, &candidates, known.context.time_ms);
         clock.lap("value");
@@ -239,7 +243,7 @@ impl Ranker {
         Known { context, sequence, user: self.store.user(&ask.user) }
     }
 
-    /// The model's logits; `None` where another order has to do.
+    /// The model's logits, `None` where another order has to do, and how long the request waited for a thread.
     fn score(
         &self,
         ask: &Ask,
@@ -247,10 +251,11 @@ impl Ranker {
         tokens: Vec<Token>,
         candidates: &[Candidate],
         degraded: &mut Vec<Rung>,
-    ) -> Result<Option<Logits>, RankError> {
+    ) -> Result<(Option<Logits>, Duration), RankError> {
+        let begin = Instant::now();
         let Some(model) = self.slot.current() else {
             degraded.push(Rung::NoModel);
-            return Ok(None);
+            return Ok((None, Duration::ZERO));
         };
         let work = Work {
             model: model.clone(),
@@ -259,15 +264,20 @@ impl Ranker {
             user: known.user.clone(),
             tokens,
             candidates: candidates.iter().map(|c| c.features.clone()).collect(),
+            priority: ask.priority,
         };
         match self.batcher.score(work, ask.deadline) {
-            Ok(logits) => return Ok(Some((model, logits))),
-            Err(ScoreError::Overloaded { waiting, limit }) => {
-                metrics::counter!("lately_rank_shed_total").increment(1);
-                return Err(RankError::Overloaded { waiting, limit });
+            Ok(answer) => return Ok((Some((model, answer.logits)), answer.waited)),
+            Err(ScoreError::Overloaded { reason, retry_after }) => {
+                let labels = [("reason", reason.name()), ("priority", ask.priority.name())];
+                metrics::counter!("lately_rank_shed_total", &labels).increment(1);
+                return Err(RankError::Overloaded { reason, retry_after });
             }
             Err(ScoreError::Closed) => return Err(RankError::Closed),
-            Err(ScoreError::DeadlineExceeded) => degraded.push(Rung::ScoreDeadline),
+            Err(ScoreError::DeadlineExceeded) => {
+                degraded.push(Rung::ScoreDeadline);
+                return Ok((None, begin.elapsed()));
+            }
             Err(ScoreError::Model(reason)) => {
                 tracing::error!(
                     version = model.version(),
@@ -277,7 +287,7 @@ impl Ranker {
                 degraded.push(Rung::ModelError);
             }
         }
-        Ok(None)
+        Ok((None, Duration::ZERO))
     }
 
     fn value(&self, logits: Option<Logits>, candidates: &[Candidate], now_ms: i64) -> Scores {
@@ -328,13 +338,18 @@ impl Ranker {
         }
     }
 
-    fn deadline(&self, clock: &StageClock, asked: Option<Duration>) -> Result<Instant, RankError> {
+    fn deadline(
+        &self,
+        clock: &StageClock,
+        asked: Option<Duration>,
+        waited: Duration,
+    ) -> Result<Instant, RankError> {
         let limit = self.config.max_deadline_ms;
         let time = asked.unwrap_or(Duration::from_millis(self.config.deadline_ms));
         if time.is_zero() || time > Duration::from_millis(limit) {
             return Err(RankError::Deadline { got: time.as_millis(), limit });
         }
-        Ok(clock.started() + time)
+        Ok(clock.started() + time.saturating_sub(waited))
     }
 
     /// The slot of the served model.

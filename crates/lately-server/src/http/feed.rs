@@ -51,12 +51,11 @@ pub(crate) async fn get_feed(
     Params(params): Params<FeedParams>,
 ) -> Result<Json<RankReply>, ApiError> {
     let ask = FeedRequest {
-        user: params.user,
-        limit: params.limit,
         surface: params.surface,
         request: params.request,
         deadline: params.deadline_ms.map(Duration::from_millis),
         explain: params.explain,
+        ..FeedRequest::new(params.user, params.limit)
     };
     let ranker = app.ranker.clone();
     let response = app.rankings.run(move || ranker.feed(ask)).await??;

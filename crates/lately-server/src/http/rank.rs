@@ -142,14 +142,13 @@ pub(crate) async fn post_rank(
         spacing: body.spacing,
     };
     let ask = RankRequest {
-        user: body.user,
-        candidates: body.candidates,
         surface: body.surface,
         limit: body.limit,
         request: body.request,
         deadline: body.deadline_ms.map(Duration::from_millis),
         explain: body.explain,
         rules,
+        ..RankRequest::new(body.user, body.candidates)
     };
     let ranker = app.ranker.clone();
     let response = app.rankings.run(move || ranker.rank(ask)).await??;
