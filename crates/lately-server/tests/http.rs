@@ -120,7 +120,7 @@ impl House {
         let mut response = self.agent.run(request).unwrap();
         let retry = response.headers().contains_key("retry-after");
         let status = response.status().as_u16();
-        assert_eq!(retry, status == 503, "Retry-After comes with 503: {status}");
+        assert_eq!(retry, matches!(status, 429 | 503), "Retry-After comes with 429 and 503: {status}");
         let text = response.body_mut().read_to_string().unwrap();
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
     }

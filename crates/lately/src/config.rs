@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use lately_features::{Schema, SchemaError};
 use lately_model::ModelConfig;
 use lately_rank::RankConfig;
+use lately_server::{LimitError, Limits};
 use lately_store::StoreLimits;
 use lately_train::TrainConfig;
 use lately_train::dates::{DateError, Zone};
@@ -66,6 +67,8 @@ pub struct ServeConfig {
     pub retrain_seconds: u64,
     /// Days of the log that a retraining reads.
     pub retrain_window_days: u32,
+    /// Limits of the doors.
+    pub limits: Limits,
 }
 
 impl Default for ServeConfig {
@@ -76,6 +79,7 @@ impl Default for ServeConfig {
             registry_poll_seconds: 2,
             retrain_seconds: 0,
             retrain_window_days: 14,
+            limits: Limits::default(),
         }
     }
 }
@@ -107,6 +111,14 @@ pub enum ConfigError {
         /// What is wrong.
         source: SchemaError,
     },
+    /// A limit of the doors is out of range.
+    #[error("{path}: {source}")]
+    Limit {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: LimitError,
+    },
     /// There is no such time zone.
     #[error("{path}: [data] time_zone: {source}")]
     Zone {
@@ -130,6 +142,7 @@ impl Config {
         let mut config: Self = toml::from_str(text)
             .map_err(|e| ConfigError::Parse { path: path.to_owned(), message: e.to_string() })?;
         config.schema.validate().map_err(|source| ConfigError::Schema { path: path.to_owned(), source })?;
+        config.serve.limits.check().map_err(|source| ConfigError::Limit { path: path.to_owned(), source })?;
         config.train.zone = Zone::named(&config.data.time_zone)
             .map_err(|source| ConfigError::Zone { path: path.to_owned(), source })?;
         Ok(config)

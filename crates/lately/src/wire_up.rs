@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, anyhow};
 use axum::Router;
 use lately_rank::{ModelSlot, Ranker};
-use lately_server::{App, Limits, Reload, check_bind, install_metrics, router, serve};
+use lately_server::{App, Reload, check_bind, install_metrics, router, serve};
 use lately_store::{Registry, Store};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -72,9 +72,9 @@ impl Server {
             let follower = Arc::clone(&follower);
             Arc::new(move || follower.follow().map(drop).map_err(|e| format!("{e:#}")))
         };
-        let mut app =
-            App::new(Arc::clone(&store), Arc::clone(&ranker), Arc::clone(&dir.schema), Limits::default())
-                .with_reload(reload);
+        let limits = dir.config.serve.limits.clone();
+        let mut app = App::new(Arc::clone(&store), Arc::clone(&ranker), Arc::clone(&dir.schema), limits)
+            .with_reload(reload);
         if let Some(handle) = metrics {
             app = app.with_metrics(handle);
         }

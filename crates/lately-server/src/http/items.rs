@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::response::Response;
 use lately_features::{Event, Item, ItemId};
 use serde::Deserialize;
 use serde_json::Value;
@@ -53,7 +52,7 @@ fn yes() -> bool {
 pub(crate) async fn put_items(
     State(app): State<Arc<App>>,
     Body(batch): Body<ItemsRequest>,
-) -> Result<(StatusCode, Json<BatchReply>), ApiError> {
+) -> Result<Response, ApiError> {
     take(app, batch.items, |value, now| {
         let item: WireItem = serde_json::from_value(value)?;
         Ok(Event::Item(Item {

@@ -11,6 +11,7 @@ use lately_rank::{RankRequest, RankResponse, Rules};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::admitted::{Admitted, WirePriority};
 use crate::app::App;
 use crate::error::{ApiError, ErrorBody};
 use crate::json::Body;
@@ -43,6 +44,9 @@ pub(crate) struct RankBody {
     /// Whether to space items of one topic. Default false: by score alone.
     #[serde(default)]
     spacing: bool,
+    /// `background` is ranked where nothing else waits, and refused first. Default interactive.
+    #[serde(default)]
+    priority: WirePriority,
 }
 
 /// What to drop.
@@ -79,7 +83,7 @@ pub(crate) struct RankReply {
     /// Where it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     explain: Option<ExplainReply>,
-    /// Microseconds a stage, and `total`.
+    /// Microseconds a stage, and `total`; `queue` is the part of `score` before the first row was scored.
     timings_us: BTreeMap<&'static str, u64>,
 }
 
@@ -129,12 +133,14 @@ pub(crate) struct ExplainReply {
 }
 
 /// Rank candidates for a user.
-#[utoipa::path(post, path = "/v1/rank", request_body = RankBody, responses(
+#[utoipa::path(post, path = "/v1/rank", request_body = RankBody,
+    params(("lately-priority" = Option<WirePriority>, Header, description = "As `priority`, before the body is read")),
+    responses(
     (status = 200, body = RankReply), (status = 400, body = ErrorBody), (status = 413, body = ErrorBody),
-    (status = 422, body = ErrorBody), (status = 503, body = ErrorBody)))]
+    (status = 422, body = ErrorBody), (status = 429, body = ErrorBody), (status = 503, body = ErrorBody)))]
 pub(crate) async fn post_rank(
     State(app): State<Arc<App>>,
-    Body(body): Body<RankBody>,
+    Admitted(permit, Body(body)): Admitted<Body<RankBody>>,
 ) -> Result<Json<RankReply>, ApiError> {
     let rules = Rules {
         hidden: body.drop.contains(&DropRule::Hidden),
@@ -148,11 +154,10 @@ pub(crate) async fn post_rank(
         deadline: body.deadline_ms.map(Duration::from_millis),
         explain: body.explain,
         rules,
+        priority: body.priority.into(),
         ..RankRequest::new(body.user, body.candidates)
     };
-    let ranker = app.ranker.clone();
-    let response = app.rankings.run(move || ranker.rank(ask)).await??;
-    Ok(Json(response.into()))
+    Ok(Json(app.rank(permit, ask).await?.into()))
 }
 
 impl From<RankResponse> for RankReply {
