@@ -148,3 +148,36 @@ impl Config {
         Ok(config)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `config/lately.toml` is the documentation of all keys.
+    #[test]
+    fn the_documented_file_names_every_key_of_rank_and_serve_with_its_default() {
+        let text = include_str!("../../../config/lately.toml");
+        let config = Config::parse(text, Path::new("config/lately.toml")).unwrap();
+        assert_eq!(config.rank, RankConfig::default());
+        assert_eq!(config.serve.limits, Limits::default());
+        let named: toml::Table = text.parse().unwrap();
+        let every = |section: &toml::Value, all: toml::Table| {
+            for key in all.keys() {
+                assert!(section.get(key).is_some(), "{key} is not in config/lately.toml");
+            }
+        };
+        every(&named["rank"], toml::Table::try_from(RankConfig::default()).unwrap());
+        every(&named["serve"]["limits"], toml::Table::try_from(Limits::default()).unwrap());
+    }
+
+    #[test]
+    fn limits_out_of_range_are_refused_by_name() {
+        let text =
+            include_str!("../../../config/lately.toml").replace("rankings_min = 4 ", "rankings_min = 999 ");
+        let refused = Config::parse(&text, Path::new("x.toml")).unwrap_err().to_string();
+        assert!(
+            refused.contains("x.toml: [serve.limits] rankings_min is 999: it must be 1 to 256"),
+            "{refused}"
+        );
+    }
+}

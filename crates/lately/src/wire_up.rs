@@ -73,6 +73,8 @@ impl Server {
             Arc::new(move || follower.follow().map(drop).map_err(|e| format!("{e:#}")))
         };
         let limits = dir.config.serve.limits.clone();
+        // A thread for each ranking and write that may be in work, and some for shutting down.
+        let blocking = limits.rankings_max + limits.writes + 16;
         let mut app = App::new(Arc::clone(&store), Arc::clone(&ranker), Arc::clone(&dir.schema), limits)
             .with_reload(reload);
         if let Some(handle) = metrics {
@@ -86,6 +88,7 @@ impl Server {
         let doors = std::thread::Builder::new().name("doors".to_owned()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(2)
+                .max_blocking_threads(blocking)
                 .enable_all()
                 .build()
                 .context("cannot start the network threads")?;
