@@ -1,21 +1,46 @@
-//! The CPU threads that score. A fixed number of them, a bounded queue in front, and a deadline for each request.
+//! The CPU threads that score, and the line in front of them: who waits, for how long, and who is sent away.
 //!
-//! The candidates of one request are cut into tiles, so that all threads share a large request and a passed deadline
-//! is noticed between tiles. A tile holds candidates of one request only: a score depends on nothing else.
+//! - **Unit of work**: a candidate's way through the model for one token. A row has [`ROW_UNITS`] more than its request
+//!   has tokens. What a unit takes is measured ([`pace`]), and all estimates are made of it.
+//! - **Bounded** is what waits: `queue_units` a thread, background requests to half of it. The caller waits, blocked,
+//!   in [`Batcher::score`], at most until its deadline.
+//! - **Order**: by arrival; [`Priority::Background`] only where nothing interactive waits. A request that is begun is
+//!   finished first.
+//! - **A call** ([`line`]) takes what is there, never waiting for more: requests of one model until it has `tile_rows`
+//!   rows or `tile_units` units, would outlast a deadline in it, or has its share of what idle threads could take. A
+//!   large request is so cut among the threads, and small ones go together. Scores do not depend on it. Where a call
+//!   fails each of its requests is scored alone, and only those fail that do so by themselves ([`worker`]).
+//! - **Refused at once**, with the reason ([`Shed`]) and when to come again: `queue_full`; `late`, what by the estimate
+//!   would not be done by its deadline; `standing`, while the queue stands ([`codel`]), what would wait longer than
+//!   twice the target, and all background. **Refused later**: `displaced`, background that made room; `standing`, what
+//!   did wait so long. First in, first out is kept in overload too: as nothing is let in that would wait long, newest
+//!   first would only overtake what was let in.
+//! - **Not refused** but [`ScoreError::DeadlineExceeded`], for which the ranker has another order: what would be late
+//!   on idle threads too, and what is late or would be when its turn comes.
 
-use std::collections::VecDeque;
-use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+mod codel;
+mod gather;
+mod line;
+mod pace;
+mod worker;
+
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use lately_features::{Assembler, FeatureBatch, Features, RequestContext, Token, assemble};
-use lately_model::EngineMemory;
+use lately_features::{Assembler, Features, RequestContext, Token};
+use lately_model::PartCache;
 
-use crate::estimate::{Estimate, cost};
+use crate::config::RankConfig;
+use crate::error::Shed;
 use crate::model_slot::LoadedModel;
+use crate::request::Priority;
+use gather::Request;
+use line::{Ask, Bounds, LEAST_ROWS, Line, Taken};
+
+/// What a row costs beside its tokens, in tokens: of the paper's geometry 8,031 rows of 46 tokens and 5,403 of 80 were
+/// scored a second, which is 43 us a row and 1.8 us a token.
+const ROW_UNITS: u64 = 24;
 
 /// All that scoring one request needs.
 #[derive(Debug, Clone)]
@@ -23,16 +48,28 @@ pub(crate) struct Work {
     pub(crate) model: Arc<LoadedModel>,
     pub(crate) assembler: Arc<Assembler>,
     pub(crate) context: RequestContext,
+    /// A number for the person, under which what their requests share is kept.
+    pub(crate) person: u64,
     pub(crate) user: Option<Arc<Features>>,
     pub(crate) tokens: Vec<Token>,
     pub(crate) candidates: Vec<Option<Arc<Features>>>,
+    pub(crate) priority: Priority,
+}
+
+/// What a model gave.
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
+    /// Candidates x heads, in the order given.
+    pub(crate) logits: Vec<f32>,
+    /// Time until the first row was scored.
+    pub(crate) waited: Duration,
 }
 
 /// Why there are no scores.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub(crate) enum ScoreError {
-    #[error("{waiting} tiles wait, the limit is {limit}")]
-    Overloaded { waiting: usize, limit: usize },
+    #[error("overloaded: {reason}")]
+    Overloaded { reason: Shed, retry_after: Duration },
     #[error("the deadline passed")]
     DeadlineExceeded,
     #[error("the model failed: {0}")]
@@ -41,116 +78,85 @@ pub(crate) enum ScoreError {
     Closed,
 }
 
-/// One tile.
-struct Job {
-    work: Arc<Work>,
-    gather: Arc<Gather>,
-    rows: Range<usize>,
-}
-
-/// Where the tiles of one request meet again.
-struct Gather {
-    deadline: Instant,
-    /// Nobody waits any more.
-    given_up: AtomicBool,
-    state: Mutex<Gathered>,
-    done: Condvar,
-}
-
-struct Gathered {
-    logits: Vec<f32>,
-    tiles_left: usize,
-    failure: Option<ScoreError>,
-}
-
-struct Queue {
-    jobs: Mutex<Jobs>,
-    filled: Condvar,
-    limit: usize,
-    estimate: Estimate,
-}
-
-#[derive(Default)]
-struct Jobs {
-    waiting: VecDeque<Job>,
-    closed: bool,
-}
-
-/// The threads and their queue; dropping it waits for the tiles in hand.
+/// The threads and their line; dropping it waits for the calls in hand.
 pub(crate) struct Batcher {
     queue: Arc<Queue>,
-    tile_rows: usize,
+    /// What requests of a person share.
+    parts: Arc<PartCache>,
     threads: Vec<JoinHandle<()>>,
 }
 
+struct Queue {
+    line: Mutex<Line<Arc<Request>>>,
+    filled: Condvar,
+}
+
 impl Batcher {
-    /// Starts `threads` threads (0: one a core) that score.
-    pub(crate) fn start(threads: usize, queue_tiles: usize, tile_rows: usize) -> std::io::Result<Self> {
+    /// Starts the threads.
+    pub(crate) fn start(config: &RankConfig) -> std::io::Result<Self> {
         let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
-        let threads = if threads == 0 { cores() } else { threads };
-        let (jobs, filled, estimate) = Default::default();
-        let queue = Queue { jobs, filled, limit: queue_tiles, estimate };
-        let mut batcher = Self { queue: Arc::new(queue), tile_rows, threads: Vec::with_capacity(threads) };
+        let threads = if config.threads == 0 { cores() } else { config.threads };
+        let line = Line::new(Bounds {
+            threads,
+            units: config.queue_units.saturating_mul(threads as u64),
+            tile_rows: config.tile_rows,
+            tile_units: config.tile_units,
+            target: Duration::from_millis(config.queue_target_ms),
+            interval: Duration::from_millis(config.queue_interval_ms),
+        });
+        let queue = Queue { line: Mutex::new(line), filled: Condvar::new() };
+        let parts = Arc::new(PartCache::new(config.part_cache_bytes));
+        let mut batcher = Self { queue: Arc::new(queue), parts, threads: Vec::with_capacity(threads) };
         for i in 0..threads {
             let queue = batcher.queue.clone();
+            let parts = Arc::clone(&batcher.parts);
             let thread = std::thread::Builder::new().name(format!("score-{i}"));
-            batcher.threads.push(thread.spawn(move || queue.work())?);
+            batcher.threads.push(thread.spawn(move || worker::run(&queue, &parts))?);
         }
         Ok(batcher)
     }
 
-    /// Logits, candidates x heads in the order given. Blocks until they are there or the deadline passes.
-    pub(crate) fn score(&self, work: &Arc<Work>, deadline: Instant) -> Result<Vec<f32>, ScoreError> {
-        if Instant::now() >= deadline {
+    /// Blocks until the logits are there, the deadline passes, or the request is sent away.
+    pub(crate) fn score(&self, work: &Arc<Work>, deadline: Instant) -> Result<Answer, ScoreError> {
+        let now = Instant::now();
+        if now >= deadline {
             return Err(ScoreError::DeadlineExceeded);
         }
-        let rows = work.candidates.len();
-        // Small requests are shared out too, but a tile of a few rows repeats the user's part for nothing.
-        let size = rows.div_ceil(self.threads.len().max(1)).clamp(16, self.tile_rows.max(16));
-        let tiles = rows.div_ceil(size);
-        let gather = Arc::new(Gather {
-            deadline,
-            given_up: AtomicBool::new(false),
-            state: Mutex::new(Gathered {
-                logits: vec![f32::NAN; rows * work.model.heads()],
-                tiles_left: tiles,
-                failure: None,
-            }),
-            done: Condvar::new(),
-        });
-        let job =
-            |i| Job { work: work.clone(), gather: gather.clone(), rows: i * size..rows.min((i + 1) * size) };
-        self.queue.admit((0..tiles).map(job), tiles)?;
-        let result = gather.wait();
+        if work.candidates.is_empty() {
+            return Ok(Answer::default());
+        }
+        let request = Arc::new(Request::new(Arc::clone(work), deadline));
+        self.queue.submit(now, &request)?;
+        let result = request.wait();
         if result.is_err() {
-            self.queue.withdraw(&gather);
+            self.queue.withdraw(&request);
         }
         result
     }
+}
 
+impl Batcher {
     /// Time until so many candidates of a request with so many tokens would be scored, were they asked for now; `None`
     /// before anything was scored.
     pub(crate) fn estimate(&self, rows: usize, tokens: usize) -> Option<Duration> {
-        let before: f64 = lock(&self.queue.jobs).waiting.iter().map(Job::cost).sum();
-        let seconds = (before + cost(rows, tokens)) * self.queue.estimate.seconds()?;
-        Some(Duration::from_secs_f64(seconds / self.threads.len().max(1) as f64))
-    }
-
-    /// As if a unit of [`cost`] had taken so long.
-    #[cfg(test)]
-    pub(crate) fn pretend(&self, unit: Duration) {
-        self.queue.estimate.pretend(unit);
+        lock(&self.queue.line).estimate(rows as u64 * (ROW_UNITS + tokens as u64))
     }
 
     /// Whether nothing waits to be scored.
     pub(crate) fn is_idle(&self) -> bool {
-        lock(&self.queue.jobs).waiting.is_empty()
+        lock(&self.queue.line).units() == [0, 0]
+    }
+
+    /// As if a unit of work took a thread so long.
+    #[cfg(test)]
+    pub(crate) fn pretend(&self, unit: Duration) {
+        lock(&self.queue.line).pace.pretend(unit);
     }
 }
 
 impl Drop for Batcher {
     fn drop(&mut self) {
-        lock(&self.queue.jobs).closed = true;
+        lock(&self.queue.line).closed = true;
         self.queue.filled.notify_all();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
@@ -161,123 +167,64 @@ impl Drop for Batcher {
 }
 
 impl Queue {
-    /// All tiles or none. A request with more tiles than the queue holds is let in where nothing waits.
-    fn admit(&self, jobs: impl Iterator<Item = Job>, tiles: usize) -> Result<(), ScoreError> {
-        let mut state = lock(&self.jobs);
-        let waiting = state.waiting.len();
-        if state.closed {
-            return Err(ScoreError::Closed);
-        }
-        if waiting > 0 && waiting + tiles > self.limit {
-            return Err(ScoreError::Overloaded { waiting, limit: self.limit });
-        }
-        state.waiting.extend(jobs);
-        metrics::gauge!("lately_rank_queue_tiles").set(state.waiting.len() as f64);
-        drop(state);
-        self.filled.notify_all();
+    fn submit(&self, now: Instant, request: &Arc<Request>) -> Result<(), ScoreError> {
+        let work = &request.work;
+        let ask = Ask {
+            load: Arc::clone(request),
+            model: Arc::as_ptr(&work.model) as usize,
+            rows: work.candidates.len(),
+            row_units: ROW_UNITS + work.tokens.len() as u64,
+            priority: work.priority,
+            since: now,
+            deadline: request.deadline,
+            taken: 0,
+        };
+        let (rows, mut gone) = (ask.rows, Vec::new());
+        let mut line = lock(&self.line);
+        let result = line.submit(now, ask, &mut gone);
+        self.unlock(line);
+        gone.into_iter().for_each(|(request, reason)| request.fail(reason));
+        result?;
+        (0..rows.div_ceil(LEAST_ROWS)).for_each(|_| self.filled.notify_one());
         Ok(())
     }
 
-    /// Frees the places of tiles for which nobody waits any more.
-    fn withdraw(&self, gather: &Arc<Gather>) {
-        let mut state = lock(&self.jobs);
-        state.waiting.retain(|job| !Arc::ptr_eq(&job.gather, gather));
-        metrics::gauge!("lately_rank_queue_tiles").set(state.waiting.len() as f64);
+    /// Frees the place of a request for which nobody waits any more.
+    fn withdraw(&self, request: &Arc<Request>) {
+        let mut line = lock(&self.line);
+        line.withdraw(|other| Arc::ptr_eq(other, request));
+        self.unlock(line);
     }
 
-    fn next(&self) -> Option<Job> {
-        let mut state = lock(&self.jobs);
+    /// The next call of a thread, or requests to be told that there will be none; `None`: it is over.
+    fn next(&self) -> Option<Taken<Arc<Request>>> {
+        let mut line = lock(&self.line);
         loop {
-            if let Some(job) = state.waiting.pop_front() {
-                metrics::gauge!("lately_rank_queue_tiles").set(state.waiting.len() as f64);
-                return Some(job);
+            let taken = line.take(Instant::now());
+            if !(taken.pieces.is_empty() && taken.gone.is_empty()) {
+                self.unlock(line);
+                return Some(taken);
             }
-            if state.closed {
+            if line.closed {
                 return None;
             }
-            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+            line.idle += 1;
+            line = self.filled.wait(line).unwrap_or_else(PoisonError::into_inner);
+            line.idle -= 1;
         }
     }
 
-    fn work(&self) {
-        let (mut batch, mut memory) = <(FeatureBatch, EngineMemory)>::default();
-        while let Some(job) = self.next() {
-            if job.gather.given_up.load(Ordering::Relaxed) {
-                continue;
-            }
-            if Instant::now() >= job.gather.deadline {
-                job.gather.finish(&job.rows, 0, Err(ScoreError::DeadlineExceeded));
-                continue;
-            }
-            let start = Instant::now();
-            // A panic is a bug of the model; it must not take the thread with it.
-            let result = catch_unwind(AssertUnwindSafe(|| job.score(&mut batch, &mut memory)));
-            let result = result.unwrap_or_else(|_| {
-                (batch, memory) = Default::default();
-                Err(ScoreError::Model("it panicked".to_owned()))
-            });
-            if result.is_ok() {
-                self.estimate.learn(job.cost(), start.elapsed());
-            }
-            job.gather.finish(&job.rows, job.work.model.heads(), result);
-        }
-    }
-}
-
-impl Job {
-    fn cost(&self) -> f64 {
-        cost(self.rows.len(), self.work.tokens.len())
+    fn done(&self, units: u64, took: Option<Duration>) {
+        let mut line = lock(&self.line);
+        line.done(units, took);
+        metrics::gauge!("lately_rank_unit_seconds").set(line.pace.unit_seconds());
     }
 
-    fn score(&self, batch: &mut FeatureBatch, memory: &mut EngineMemory) -> Result<Vec<f32>, ScoreError> {
-        let work = &*self.work;
-        batch.clear();
-        let candidates = work.candidates[self.rows.clone()].iter().map(Option::as_deref);
-        assemble(batch, &work.assembler, &work.context, work.user.as_deref(), &work.tokens, candidates);
-        let logits =
-            work.model.engine().score(batch, memory).map_err(|e| ScoreError::Model(e.to_string()))?;
-        if logits.len() != self.rows.len() * work.model.heads() {
-            return Err(ScoreError::Model(format!("it gave {} logits", logits.len())));
-        }
-        if !logits.iter().all(|x| x.is_finite()) {
-            return Err(ScoreError::Model("a logit is not finite".to_owned()));
-        }
-        Ok(logits)
-    }
-}
-
-impl Gather {
-    fn finish(&self, rows: &Range<usize>, heads: usize, result: Result<Vec<f32>, ScoreError>) {
-        let mut state = lock(&self.state);
-        state.tiles_left -= 1;
-        match result {
-            Ok(logits) => state.logits[rows.start * heads..rows.end * heads].copy_from_slice(&logits),
-            Err(e) => {
-                self.given_up.store(true, Ordering::Relaxed);
-                state.failure.get_or_insert(e);
-            }
-        }
-        if state.tiles_left == 0 || state.failure.is_some() {
-            self.done.notify_all();
-        }
-    }
-
-    fn wait(&self) -> Result<Vec<f32>, ScoreError> {
-        let mut state = lock(&self.state);
-        loop {
-            if let Some(failure) = state.failure.take() {
-                return Err(failure);
-            }
-            if state.tiles_left == 0 {
-                return Ok(std::mem::take(&mut state.logits));
-            }
-            let left = self.deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                self.given_up.store(true, Ordering::Relaxed);
-                return Err(ScoreError::DeadlineExceeded);
-            }
-            state = self.done.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
+    fn unlock(&self, line: MutexGuard<'_, Line<Arc<Request>>>) {
+        let [interactive, background] = line.units();
+        drop(line);
+        metrics::gauge!("lately_rank_queue_units", "priority" => "interactive").set(interactive as f64);
+        metrics::gauge!("lately_rank_queue_units", "priority" => "background").set(background as f64);
     }
 }
 
@@ -285,3 +232,6 @@ impl Gather {
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

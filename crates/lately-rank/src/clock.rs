@@ -1,6 +1,6 @@
 //! Time: the server's clock, and how long each stage took.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The server's clock, ms since 1970 UTC.
 pub(crate) fn now_ms() -> i64 {
@@ -31,6 +31,11 @@ impl StageClock {
         self.lap = now;
         metrics::histogram!("lately_rank_stage_seconds", "stage" => stage).record(took.as_secs_f64());
         self.laps.push((stage, took.as_micros() as u64));
+    }
+
+    /// Names a part of a stage.
+    pub(crate) fn part(&mut self, name: &'static str, took: Duration) {
+        self.laps.push((name, took.as_micros() as u64));
     }
 
     /// Microseconds a stage, and in all under `total`.

@@ -54,10 +54,21 @@ impl RankPrecision {
 pub struct RankConfig {
     /// CPU threads that score. 0: one for each core. Default 0.
     pub threads: usize,
-    /// Tiles that may wait for those threads; beyond that a request is refused as overloaded. Default 256.
-    pub queue_tiles: usize,
-    /// Most candidates in one tile, the unit of work of a thread. Default 128.
+    /// Work that may wait for each of those threads, in units: a candidate is as many as its user has tokens, and 24.
+    /// Beyond that a request is refused as overloaded. Default 500,000.
+    pub queue_units: u64,
+    /// How long requests may wait while the queue does not empty, ms, and at least as long as four usual requests take.
+    /// Default 50.
+    pub queue_target_ms: u64,
+    /// For how long they may wait longer before that counts as overload, ms, and at least ten times the target.
+    /// Default 500.
+    pub queue_interval_ms: u64,
+    /// Most candidates, of one or several requests, that a thread scores at once. Default 128.
     pub tile_rows: usize,
+    /// Most units that it scores at once; one candidate it always does. Default 20,000.
+    pub tile_units: u64,
+    /// Memory for what a person's requests share in a model, kept for the next request, bytes; 0: none. Default 64 MiB.
+    pub part_cache_bytes: u64,
     /// Precision of the products in scoring. Default f32.
     pub precision: RankPrecision,
     /// Time for a ranking whose request names none, ms. Default 200.
@@ -90,8 +101,12 @@ impl Default for RankConfig {
     fn default() -> Self {
         Self {
             threads: 0,
-            queue_tiles: 256,
+            queue_units: 500_000,
+            queue_target_ms: 50,
+            queue_interval_ms: 500,
             tile_rows: 128,
+            tile_units: 20_000,
+            part_cache_bytes: 64 << 20,
             precision: RankPrecision::F32,
             deadline_ms: 200,
             max_deadline_ms: 5_000,
@@ -192,8 +207,11 @@ impl RankConfig {
             Err(RankConfigError::Range { name, value, low, high })
         };
         range("threads", self.threads, 0, 1_024)?;
-        range("queue_tiles", self.queue_tiles, 1, 1 << 20)?;
+        range("queue_units", self.queue_units as usize, 1, 1 << 40)?;
+        range("queue_target_ms", self.queue_target_ms as usize, 1, 600_000)?;
+        range("queue_interval_ms", self.queue_interval_ms as usize, 1, 600_000)?;
         range("tile_rows", self.tile_rows, 1, MAX_CANDIDATES)?;
+        range("tile_units", self.tile_units as usize, 1, 1 << 40)?;
         range("max_candidates", self.max_candidates, 1, MAX_CANDIDATES)?;
         range("max_deadline_ms", self.max_deadline_ms as usize, 1, 600_000)?;
         range("deadline_ms", self.deadline_ms as usize, 1, self.max_deadline_ms as usize)?;

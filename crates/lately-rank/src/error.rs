@@ -1,5 +1,8 @@
 //! Why a ranking, or its configuration, is refused.
 
+use std::fmt;
+use std::time::Duration;
+
 /// Why a ranking is refused. What merely worsens a ranking is no error but a [`crate::Rung`] in the response.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum RankError {
@@ -25,17 +28,53 @@ pub enum RankError {
         /// The most that is allowed, ms.
         limit: u64,
     },
-    /// The queue in front of the CPU threads is full.
-    #[error("overloaded: {waiting} tiles wait, the limit is {limit}; send again in a moment")]
+    /// More is asked for than the CPU threads can score in time.
+    #[error("overloaded: {reason}; send again in a moment")]
     Overloaded {
-        /// Tiles in the queue.
-        waiting: usize,
-        /// The limit.
-        limit: usize,
+        /// What is too much.
+        reason: Shed,
+        /// When what waits now will be done, by the estimate.
+        retry_after: Duration,
     },
     /// The ranker is being shut down.
     #[error("shutting down: send again to another server or in a moment")]
     Closed,
+}
+
+/// Why a ranking is shed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shed {
+    /// More work waits than may.
+    QueueFull,
+    /// By the estimate it would not be done by its deadline.
+    Late,
+    /// Requests have waited too long for too long.
+    Standing,
+    /// A background ranking made room for an interactive one.
+    Displaced,
+}
+
+impl Shed {
+    /// Its name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::Late => "late",
+            Self::Standing => "standing",
+            Self::Displaced => "displaced",
+        }
+    }
+}
+
+impl fmt::Display for Shed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::QueueFull => "the queue is full",
+            Self::Late => "it would not be done by its deadline",
+            Self::Standing => "requests have waited too long for a while",
+            Self::Displaced => "interactive rankings need the room",
+        })
+    }
 }
 
 /// Why a configuration of the request path is refused.

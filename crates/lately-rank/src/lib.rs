@@ -18,8 +18,12 @@
 //! | `lately_rank_unknown_candidates_total` | counter | candidates without features in the store |
 //! | `lately_rank_degraded_total{reason}` | counter | rankings that stood on a lower rung, not on purpose |
 //! | `lately_rank_exercised_total{rung}` | counter | rankings that were put on a rung on purpose |
-//! | `lately_rank_shed_total` | counter | rankings refused as overloaded |
-//! | `lately_rank_queue_tiles` | gauge | tiles that wait for a CPU thread |
+//! | `lately_rank_shed_total{reason,priority}` | counter | rankings refused as overloaded; reasons: [`Shed::name`] |
+//! | `lately_rank_queue_units{priority}` | gauge | work that waits for a CPU thread, units |
+//! | `lately_rank_queue_seconds{priority}` | histogram | time in the queue of requests that were scored |
+//! | `lately_rank_batch_rows`, `lately_rank_batch_requests` | histogram | rows and requests of a call of the model |
+//! | `lately_rank_batch_retries_total` | counter | calls that failed, whose requests were scored one by one |
+//! | `lately_rank_unit_seconds` | gauge | what a unit of work takes a thread, as measured |
 //! | `lately_impressions_total{result}` | counter | logged, or dropped (a training row lost, never an action) |
 //! | `lately_model_generation{alias}` | gauge | swaps since the start |
 //! | `lately_model_generations_live{alias}` | gauge | generations in memory: two, and those that requests still hold |
@@ -52,12 +56,12 @@ mod shadow;
 pub mod value_model;
 
 pub use config::{ImpressionMode, RankConfig, RankPrecision, RetrieveConfig, SelectConfig};
-pub use error::{RankConfigError, RankError};
+pub use error::{RankConfigError, RankError, Shed};
 pub use model_slot::{LoadedModel, ModelSlot, ModelSummary, SwapError};
 pub use ranker::Ranker;
 pub use request::{
-    Dropped, Explain, FeedRequest, ModelRef, RankRequest, RankResponse, RankedItem, Reason, Rules, Rung,
-    Source,
+    Dropped, Explain, FeedRequest, ModelRef, Priority, RankRequest, RankResponse, RankedItem, Reason, Rules,
+    Rung, Source,
 };
 pub use shadow::ShadowSummary;
 pub use value_model::{ValueModel, ValueModelConfig};

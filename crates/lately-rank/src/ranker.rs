@@ -29,7 +29,7 @@ use crate::last_known::LastKnown;
 use crate::model_slot::ModelSlot;
 use crate::recently_shown::RecentlyShown;
 use crate::request::{
-    Dropped, Explain, FeedRequest, RankRequest, RankResponse, RankedItem, Reason, Rules, Rung,
+    Dropped, Explain, FeedRequest, Priority, RankRequest, RankResponse, RankedItem, Reason, Rules, Rung,
 };
 use crate::select::{Scored, Spacing, select};
 use crate::shadow::Shadow;
@@ -73,6 +73,7 @@ struct Ask {
     limit: usize,
     request: RequestId,
     deadline: Instant,
+    priority: Priority,
     explain: bool,
     rules: Rules,
     dropped: Vec<Dropped>,
@@ -132,7 +133,7 @@ impl Ranker {
                 Box::new(move |user| store.sequence(user))
             },
             shadow: None,
-            batcher: Arc::new(Batcher::start(config.threads, config.queue_tiles, config.tile_rows)?),
+            batcher: Arc::new(Batcher::start(&config)?),
             follower: Follower::start(
                 store.clone(),
                 &schema,
@@ -170,7 +171,8 @@ impl Ranker {
         let (candidates, dropped) = unique(ask.candidates);
         let ask = Ask {
             surface_position: self.surface(ask.surface.as_deref())?,
-            deadline: self.deadline(&clock, ask.deadline)?,
+            deadline: self.deadline(&clock, ask.deadline, ask.waited)?,
+            priority: ask.priority,
             user: ask.user,
             candidates: Candidates::Given(candidates),
             surface: ask.surface,
@@ -198,7 +200,8 @@ impl Ranker {
         }
         let ask = Ask {
             surface_position: self.surface(ask.surface.as_deref())?,
-            deadline: self.deadline(&clock, ask.deadline)?,
+            deadline: self.deadline(&clock, ask.deadline, ask.waited)?,
+            priority: ask.priority,
             user: ask.user,
             candidates: Candidates::Retrieve,
             surface: ask.surface,
@@ -234,8 +237,9 @@ impl Ranker {
         let explain = ask.explain.then(|| self.explain(&known, &tokens));
         clock.lap("tokens");
 
-        let logits = self.score(&ask, &known, tokens, &mut candidates, &mut degraded)?;
+        let (logits, waited) = self.score(&ask, &known, tokens, &mut candidates, &mut degraded)?;
         clock.lap("score");
+        clock.part("queue", waited);
 
         let scores = self.value(&ask, &known, logits, &mut candidates, &mut degraded);
         clock.lap("value");
@@ -298,13 +302,18 @@ impl Ranker {
         }
     }
 
-    fn deadline(&self, clock: &StageClock, asked: Option<Duration>) -> Result<Instant, RankError> {
+    fn deadline(
+        &self,
+        clock: &StageClock,
+        asked: Option<Duration>,
+        waited: Duration,
+    ) -> Result<Instant, RankError> {
         let limit = self.config.max_deadline_ms;
         let time = asked.unwrap_or(Duration::from_millis(self.config.deadline_ms));
         if time.is_zero() || time > Duration::from_millis(limit) {
             return Err(RankError::Deadline { got: time.as_millis(), limit });
         }
-        Ok(clock.started() + time)
+        Ok(clock.started() + time.saturating_sub(waited))
     }
 
     /// The slot of the served model.

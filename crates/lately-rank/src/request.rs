@@ -15,6 +15,26 @@ pub struct Rules {
     pub spacing: bool,
 }
 
+/// Who waits for whom.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Priority {
+    /// A person waits for it.
+    #[default]
+    Interactive,
+    /// It can wait: scored only where nothing interactive waits, and shed first.
+    Background,
+}
+
+impl Priority {
+    /// Its name in requests and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Interactive => "interactive",
+            Self::Background => "background",
+        }
+    }
+}
+
 /// Rank these.
 #[derive(Debug, Clone)]
 pub struct RankRequest {
@@ -34,6 +54,10 @@ pub struct RankRequest {
     pub explain: bool,
     /// What to drop and space; nothing by default.
     pub rules: Rules,
+    /// Whether a person waits for it.
+    pub priority: Priority,
+    /// How long it has waited already; this counts against the deadline.
+    pub waited: Duration,
 }
 
 impl RankRequest {
@@ -48,6 +72,8 @@ impl RankRequest {
             deadline: None,
             explain: false,
             rules: Rules::default(),
+            priority: Priority::default(),
+            waited: Duration::ZERO,
         }
     }
 }
@@ -67,6 +93,26 @@ pub struct FeedRequest {
     pub deadline: Option<Duration>,
     /// Whether to explain the scores.
     pub explain: bool,
+    /// Whether a person waits for it.
+    pub priority: Priority,
+    /// How long it has waited already; this counts against the deadline.
+    pub waited: Duration,
+}
+
+impl FeedRequest {
+    /// A plain feed.
+    pub fn new(user: UserId, limit: usize) -> Self {
+        Self {
+            user,
+            limit,
+            surface: None,
+            request: None,
+            deadline: None,
+            explain: false,
+            priority: Priority::default(),
+            waited: Duration::ZERO,
+        }
+    }
 }
 
 /// What was wrong, and on which rung of the ladder the ranking was made instead. Such an impression stays out of training,
@@ -249,6 +295,6 @@ pub struct RankResponse {
     pub dropped: Vec<Dropped>,
     /// Where it was asked for.
     pub explain: Option<Explain>,
-    /// Microseconds a stage, and `total`.
+    /// Microseconds a stage, and `total`; `queue` is the part of `score` before the first row was scored.
     pub timings_us: Vec<(&'static str, u64)>,
 }

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::batcher::{Batcher, ScoreError, Work, lock};
 use crate::model_slot::{LoadedModel, ModelSlot};
+use crate::request::Priority;
 use crate::value_model::ValueModel;
 
 /// Rankings that may wait for the challenger; each holds on to its features.
@@ -145,12 +146,14 @@ impl Comparer {
                 model: Arc::clone(challenger),
                 assembler: Arc::clone(&work.assembler),
                 context: work.context,
+                person: work.person,
+                priority: Priority::Background,
                 user: work.user.clone(),
                 tokens: work.tokens.clone(),
                 candidates: candidates.to_vec(),
             };
             match self.batcher.score(&Arc::new(part), Instant::now() + TIME) {
-                Ok(part) => logits.extend(part),
+                Ok(part) => logits.extend(part.logits),
                 Err(ScoreError::Overloaded { .. }) => return Ok(None),
                 Err(error) => return Err(error),
             }
@@ -231,6 +234,7 @@ fn count(result: &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::RankConfig;
     use crate::ranker::tests::{model, schema};
     use crate::value_model::ValueModelConfig;
     use lately_features::{Assembler, RequestContext};
@@ -250,7 +254,9 @@ mod tests {
     #[test]
     fn gives_way_to_whatever_waits() {
         let schema = schema();
-        let batcher = Arc::new(Batcher::start(1, 8_192, 16).unwrap());
+        let batcher = Arc::new(
+            Batcher::start(&RankConfig { threads: 1, tile_rows: 16, ..RankConfig::default() }).unwrap(),
+        );
         let comparer = Comparer {
             slot: Arc::new(ModelSlot::new(Arc::new(schema.clone()))),
             batcher: Arc::clone(&batcher),
@@ -263,6 +269,8 @@ mod tests {
             model: Arc::clone(model),
             assembler: Arc::new(Assembler::new(&schema)),
             context: RequestContext { time_ms: 0, surface: 0, watermark: u64::MAX },
+            person: 0,
+            priority: Priority::Interactive,
             user: None,
             tokens: Vec::new(),
             candidates: vec![None; rows],
@@ -275,11 +283,11 @@ mod tests {
                 std::thread::yield_now();
             }
             assert_eq!(comparer.score(&work(&champion, 500), &challenger), Ok(None));
-            assert_eq!(live.join().unwrap().map(|l| l.len()), Ok(60_000 * 3));
+            assert_eq!(live.join().unwrap().map(|l| l.logits.len()), Ok(60_000 * 3));
         });
         let alone = comparer.score(&work(&champion, 500), &challenger).unwrap().unwrap();
         let whole = batcher.score(&Arc::new(work(&challenger, 500)), later).unwrap();
-        assert_eq!(alone, whole, "in parts as in one");
+        assert_eq!(alone, whole.logits, "in parts as in one");
     }
 
     #[test]

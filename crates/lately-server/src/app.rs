@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lately_features::Schema;
-use lately_rank::{RankConfig, Ranker};
+use lately_rank::{FeedRequest, Priority, RankConfig, RankRequest, RankResponse, Ranker};
 use lately_store::Store;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 
+use crate::admission::{Admission, Permit};
+use crate::caps::Caps;
+use crate::error::ApiError;
 use crate::gate::Gate;
 use crate::limits::Limits;
 use crate::stage::Stage;
@@ -23,7 +26,8 @@ pub struct App {
     pub(crate) ranker: Arc<Ranker>,
     pub(crate) schema: Arc<Schema>,
     pub(crate) limits: Limits,
-    pub(crate) rankings: Gate,
+    pub(crate) rankings: Arc<Admission>,
+    pub(crate) caps: Caps,
     pub(crate) writes: Gate,
     pub(crate) metrics: Option<PrometheusHandle>,
     pub(crate) reload: Option<Reload>,
@@ -42,7 +46,8 @@ impl App {
     /// An app without metrics and reload.
     pub fn new(store: Arc<Store>, ranker: Arc<Ranker>, schema: Arc<Schema>, limits: Limits) -> Self {
         Self {
-            rankings: Gate::new(limits.rankings, limits.wait()),
+            rankings: Arc::new(Admission::new(&limits)),
+            caps: Caps::new(&limits),
             writes: Gate::new(limits.writes, limits.wait()),
             store,
             ranker,
@@ -87,10 +92,49 @@ impl App {
         }
     }
 
+    /// A place for a ranking, or the refusal: ask before the request is read, whatever form it comes in.
+    pub(crate) async fn admit(&self, priority: Priority) -> Result<Permit, ApiError> {
+        self.rankings.admit(priority).await
+    }
+
+    /// Ranks in a place; a request of either priority is background.
+    pub(crate) async fn rank(
+        &self,
+        mut permit: Permit,
+        mut ask: RankRequest,
+    ) -> Result<RankResponse, ApiError> {
+        self.caps.ranking(&ask.user)?;
+        ask.priority = lower(&mut permit, ask.priority)?;
+        ask.waited += permit.waited();
+        let ranker = Arc::clone(&self.ranker);
+        permit.run(move || ranker.rank(ask)).await
+    }
+
+    /// As [`App::rank`].
+    pub(crate) async fn feed(
+        &self,
+        mut permit: Permit,
+        mut ask: FeedRequest,
+    ) -> Result<RankResponse, ApiError> {
+        self.caps.ranking(&ask.user)?;
+        ask.priority = lower(&mut permit, ask.priority)?;
+        ask.waited += permit.waited();
+        let ranker = Arc::clone(&self.ranker);
+        permit.run(move || ranker.feed(ask)).await
+    }
+
     /// The ranker.
     pub fn ranker(&self) -> &Arc<Ranker> {
         &self.ranker
     }
+}
+
+/// The priority of a request whose head says one thing and whose body perhaps another.
+fn lower(permit: &mut Permit, asked: Priority) -> Result<Priority, ApiError> {
+    if asked == Priority::Background {
+        permit.lower()?;
+    }
+    Ok(permit.priority())
 }
 
 /// The server's clock, ms since 1970 UTC.

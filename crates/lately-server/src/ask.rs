@@ -1,24 +1,11 @@
-//! What every wire form does with what it was asked: the same checks, the same way to the ranker.
+//! What every wire form does with what it was asked: the same checks.
 
 use std::time::Duration;
 
 use lately_features::{EventId, IdError, ItemId, RequestId, UserId};
-use lately_rank::{FeedRequest, RankRequest, RankResponse};
 
 use crate::app::App;
 use crate::error::ApiError;
-
-/// Ranks in its turn.
-pub(crate) async fn rank(app: &App, ask: RankRequest) -> Result<RankResponse, ApiError> {
-    let ranker = app.ranker.clone();
-    Ok(app.rankings.run(move || ranker.rank(ask)).await??)
-}
-
-/// Finds and ranks in its turn.
-pub(crate) async fn feed(app: &App, ask: FeedRequest) -> Result<RankResponse, ApiError> {
-    let ranker = app.ranker.clone();
-    Ok(app.rankings.run(move || ranker.feed(ask)).await??)
-}
 
 /// A text that is to be an id, and the name of its field in messages.
 fn id<T>(field: &str, text: &str, new: fn(&str) -> Result<T, IdError>) -> Result<T, ApiError> {

@@ -1,6 +1,8 @@
 //! Every error as `{"error":{"code","message"}}`, without internals.
 
 use std::error::Error;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -10,12 +12,18 @@ use lately_store::StoreError;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+/// Callers who are refused at once are told to come again in turn this many seconds apart, or they would all come again
+/// at once.
+const SPREAD: u64 = 3;
+
 /// An error as the client sees it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ApiError {
     pub(crate) status: StatusCode,
     pub(crate) code: &'static str,
     pub(crate) message: String,
+    /// When to come again, s.
+    pub(crate) retry_after: Option<u64>,
 }
 
 /// The body of every error.
@@ -35,7 +43,8 @@ pub(crate) struct ErrorDetail {
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into() }
+        let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1);
+        Self { status, code, message: message.into(), retry_after }
     }
 
     pub(crate) fn unprocessable(code: &'static str, message: impl Into<String>) -> Self {
@@ -46,9 +55,21 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, code, message)
     }
 
-    pub(crate) fn overloaded(what: &str) -> Self {
+    /// The server has more to do than it can; what it has is done after `wait`.
+    pub(crate) fn overloaded(what: &str, wait: Duration) -> Self {
+        static REFUSED: AtomicU64 = AtomicU64::new(0);
         let message = format!("{what}: send again in a moment");
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message)
+        let spread = REFUSED.fetch_add(1, Ordering::Relaxed) % SPREAD;
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message);
+        Self { retry_after: Some(seconds(wait) + spread), ..error }
+    }
+
+    /// This caller has sent more than it may; the next is taken after `wait`.
+    pub(crate) fn too_many(what: &str, wait: Duration) -> Self {
+        let retry_after = seconds(wait);
+        let message = format!("{what}: send again in {retry_after} s");
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message);
+        Self { retry_after: Some(retry_after), ..error }
     }
 
     /// The cause goes to the server's own log only.
@@ -59,12 +80,17 @@ impl ApiError {
     }
 }
 
+/// Whole seconds, rounded up, one at least.
+pub(crate) fn seconds(wait: Duration) -> u64 {
+    wait.as_secs_f64().ceil().max(1.0) as u64
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = ErrorBody { error: ErrorDetail { code: self.code, message: self.message } };
         let mut response = (self.status, axum::Json(body)).into_response();
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
@@ -77,8 +103,10 @@ impl From<RankError> for ApiError {
             RankError::TooManyCandidates { .. } => "too_many_candidates",
             RankError::UnknownSurface(_) => "unknown_surface",
             RankError::Deadline { .. } => "bad_deadline",
-            RankError::Overloaded { .. } => return Self::overloaded("too many rankings wait"),
-            RankError::Closed => return Self::overloaded("the server is stopping"),
+            RankError::Overloaded { reason, retry_after } => {
+                return Self::overloaded(&reason.to_string(), *retry_after);
+            }
+            RankError::Closed => return Self::overloaded("the server is stopping", Duration::ZERO),
         };
         Self::unprocessable(code, error.to_string())
     }
@@ -87,8 +115,10 @@ impl From<RankError> for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match &error {
-            StoreError::Overloaded { .. } => return Self::overloaded("the log's queue is full"),
-            StoreError::Closed => return Self::overloaded("the server is stopping"),
+            StoreError::Overloaded { .. } => {
+                return Self::overloaded("the log's queue is full", Duration::ZERO);
+            }
+            StoreError::Closed => return Self::overloaded("the server is stopping", Duration::ZERO),
             StoreError::Refused { source, .. } => {
                 return Self::unprocessable(event_code(source), source.to_string());
             }

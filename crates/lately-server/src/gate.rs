@@ -1,4 +1,5 @@
-//! Admission before work: blocking work runs on threads that may block, so many at a time, the rest is shed.
+//! Blocking work on the store runs on threads that may block, so many at a time, the rest is shed. Rankings have an
+//! [`Admission`](crate::admission::Admission) of their own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,9 @@ impl Gate {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ApiError> {
         let place = tokio::time::timeout(self.wait, self.places.clone().acquire_owned()).await;
-        let Ok(Ok(place)) = place else { return Err(ApiError::overloaded("too many requests in work")) };
+        let Ok(Ok(place)) = place else {
+            return Err(ApiError::overloaded("too many requests in work", Duration::ZERO));
+        };
         let done = tokio::task::spawn_blocking(move || {
             let result = work();
             drop(place);

@@ -4,7 +4,8 @@
 //! a port with data. The JSON forms stand beside their handlers, and `/openapi.json` describes them.
 //!
 //! Every error is `{"error":{"code","message"}}`: 400 no JSON, 404, 405, 413 too large, 415 not JSON, 422 not what
-//! was asked for, 503 with `Retry-After` when overloaded or not ready, 507 disk full.
+//! was asked for, 429 with `Retry-After` where one user asks too much, 503 with `Retry-After` when overloaded or not
+//! ready, 507 disk full.
 //!
 //! # Metrics (beside those of `lately-rank`)
 //! | name | kind | meaning |
@@ -13,11 +14,18 @@
 //! | `lately_http_seconds{route}` | histogram | time to the answer |
 //! | `lately_events_total{type,result}` | counter | accepted or rejected events |
 //! | `lately_freshness_seconds` | histogram | from an action's arrival to the moment from which every ranking sees it |
+//! | `lately_rankings_limit`, `lately_rankings_in_work` | gauge | rankings that may be, and are, in work |
+//! | `lately_rankings_wait_seconds` | histogram | how long a ranking waited for a place |
+//! | `lately_rankings_refused_total{reason,priority}` | counter | refused before reading: limit, waiting, background |
+//! | `lately_user_capped_total{type}` | counter | rankings and actions beyond a user's rate |
 //! | `lately_log_records`, `lately_log_queued_events`, `lately_items`, `lately_disk_bytes` | gauge | the store |
 
 mod activity;
+mod admission;
 mod app;
 mod ask;
+mod caps;
+mod concurrency;
 mod connection;
 mod error;
 mod gate;
@@ -34,7 +42,7 @@ mod stage;
 
 pub use app::{App, Reload};
 pub use http::{admin_router, read_page, router};
-pub use limits::Limits;
+pub use limits::{LimitError, Limits};
 pub use metrics_text::{MetricsError, install_metrics};
 pub use openapi::openapi_json;
 pub use serve::{ServeError, check_bind, serve};

@@ -41,6 +41,7 @@ pub fn install_metrics() -> Result<PrometheusHandle, MetricsError> {
     let builder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
         .and_then(|b| b.set_buckets_for_metric(Matcher::Full("lately_rank_candidates".into()), &COUNTS))
+        .and_then(|b| b.set_buckets_for_metric(Matcher::Prefix("lately_rank_batch_".into()), &COUNTS))
         .and_then(|b| {
             b.set_buckets_for_metric(Matcher::Full("lately_rank_sequence_age_seconds".into()), &AGES)
         })

@@ -9,7 +9,7 @@ use crate::http;
     info(
         title = "Lately",
         description = "Ranks a feed by what each person did a moment ago. Every error is \
-                       {\"error\":{\"code\",\"message\"}}; 503 comes with Retry-After."
+                       {\"error\":{\"code\",\"message\"}}; 429 and 503 come with Retry-After."
     ),
     paths(
         http::events::post_events,

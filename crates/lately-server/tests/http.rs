@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lately_features::Schema;
-use lately_rank::{ModelSlot, RankConfig, Ranker};
+use lately_model::{Manifest, Model, ModelConfig};
+use lately_rank::{LoadedModel, ModelSlot, RankConfig, Ranker};
 use lately_server::{App, Limits, ServeError, admin_router, openapi_json, serve};
 use lately_store::{Store, StoreLimits};
 use serde_json::{Value, json};
 
-use support::{SCHEMA, error, house, model, now_ms, save};
+use support::{House, SCHEMA, error, house, house_with, model, now_ms, save};
 
 #[test]
 fn a_save_enters_the_next_ranking_and_the_users_page_until_the_user_is_forgotten() {
@@ -336,4 +337,72 @@ fn an_address_that_others_can_reach_is_refused() {
         serve(app.clone(), admin_router(app), listener, None, std::future::pending()).await
     });
     assert!(matches!(result, Err(ServeError::Public(_))), "{result:?}");
+}
+
+/// Asks over one connection every `pause`, or when the last answer is there; counts (good answers, refusals).
+fn ask(house: &House, caller: usize, deadline: Duration, pause: Duration, time: Duration) -> (u32, u32) {
+    let ids: Vec<_> = (0..64).map(|i| format!("i{i}")).collect();
+    let body =
+        json!({"user": format!("u{caller}"), "candidates": ids, "deadline_ms": deadline.as_millis() as u64});
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let (begin, mut good, mut refused) = (Instant::now(), 0, 0);
+    let mut next = begin;
+    while begin.elapsed() < time {
+        let mut response = agent.post(format!("http://{}/v1/rank", house.data)).send_json(&body).unwrap();
+        let status = response.status().as_u16();
+        let reply: Value = response.body_mut().read_json().unwrap();
+        match status {
+            200 => good += u32::from(reply["degraded"] == json!([])),
+            503 => {
+                assert_eq!(reply["error"]["code"], "overloaded");
+                refused += 1;
+            }
+            _ => panic!("{status}: {reply}"),
+        }
+        next = (next + pause).max(Instant::now());
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    (good, refused)
+}
+
+#[test]
+fn far_beyond_its_capacity_the_server_answers_as_many_as_ever_and_recovers_at_once() {
+    let config = RankConfig { threads: 1, ..RankConfig::default() };
+    let limits = Limits { user_rankings: 0, ..Limits::default() };
+    let house = house_with(limits, config);
+    let schema = Schema::from_toml(SCHEMA).unwrap();
+    let heavy = ModelConfig { hidden: vec![1024, 1024], ..ModelConfig::default() };
+    let heavy = Model::new(heavy, &schema, 1).unwrap();
+    let manifest = Manifest::new(&heavy, &schema, 1);
+    house.slot.swap(LoadedModel::new(heavy, manifest, "heavy")).unwrap();
+    let all = |callers: usize, deadline, pause, seconds: f64| {
+        std::thread::scope(|scope| {
+            let time = Duration::from_secs_f64(seconds);
+            let house = &house;
+            let asked: Vec<_> =
+                (0..callers).map(|i| scope.spawn(move || ask(house, i, deadline, pause, time))).collect();
+            let sums = asked.into_iter().map(|a| a.join().unwrap());
+            let (good, refused) = sums.fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+            (f64::from(good) / seconds, f64::from(refused) / seconds)
+        })
+    };
+    let mut best = 0.0;
+    for _ in 0..3 {
+        let (capacity, _) = all(6, Duration::from_secs(5), Duration::ZERO, 1.5);
+        let (callers, deadline) = (64, Duration::from_secs_f64(16.0 / capacity));
+        let pause = Duration::from_secs_f64(callers as f64 / (10.0 * capacity));
+        let (goodput, refused) = all(callers, deadline, pause, 4.0);
+        println!(
+            "capacity {capacity:.0}/s; offered 5 to 10 times as much: {goodput:.0}/s answered, {refused:.0}/s refused"
+        );
+        assert!(refused > 0.0, "it was no overload");
+        let (after, _) = all(1, Duration::from_secs(5), Duration::ZERO, 0.2);
+        assert!(after > 0.0, "the overload is over");
+        // Other work on the machine makes one of two figures worse now and then.
+        best = f64::max(best, goodput / capacity);
+        if best >= 0.7 {
+            return;
+        }
+    }
+    panic!("goodput {best}");
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use lately_features::{Schema, SchemaError};
 use lately_model::ModelConfig;
 use lately_rank::RankConfig;
+use lately_server::{LimitError, Limits};
 use lately_store::StoreLimits;
 use lately_train::TrainConfig;
 use lately_train::dates::{DateError, Zone};
@@ -60,14 +61,14 @@ pub struct ServeConfig {
     pub bind: String,
     /// Admin port: metrics, model reload.
     pub admin_bind: String,
-    /// Time between the moment from which a server that stops says that it is not ready, and its closing, ms.
-    pub drain_delay_ms: u64,
     /// Seconds between looks at the registry for a new champion.
     pub registry_poll_seconds: u64,
     /// Seconds between retrainings inside the server; 0: never.
     pub retrain_seconds: u64,
     /// Days of the log that a retraining reads.
     pub retrain_window_days: u32,
+    /// Limits of the doors.
+    pub limits: Limits,
 }
 
 impl Default for ServeConfig {
@@ -75,10 +76,10 @@ impl Default for ServeConfig {
         Self {
             bind: "127.0.0.1:7000".to_owned(),
             admin_bind: "127.0.0.1:7001".to_owned(),
-            drain_delay_ms: 0,
             registry_poll_seconds: 2,
             retrain_seconds: 0,
             retrain_window_days: 14,
+            limits: Limits::default(),
         }
     }
 }
@@ -110,6 +111,14 @@ pub enum ConfigError {
         /// What is wrong.
         source: SchemaError,
     },
+    /// A limit of the doors is out of range.
+    #[error("{path}: {source}")]
+    Limit {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: LimitError,
+    },
     /// There is no such time zone.
     #[error("{path}: [data] time_zone: {source}")]
     Zone {
@@ -133,6 +142,7 @@ impl Config {
         let mut config: Self = toml::from_str(text)
             .map_err(|e| ConfigError::Parse { path: path.to_owned(), message: e.to_string() })?;
         config.schema.validate().map_err(|source| ConfigError::Schema { path: path.to_owned(), source })?;
+        config.serve.limits.check().map_err(|source| ConfigError::Limit { path: path.to_owned(), source })?;
         config.train.zone = Zone::named(&config.data.time_zone)
             .map_err(|source| ConfigError::Zone { path: path.to_owned(), source })?;
         Ok(config)
@@ -155,15 +165,31 @@ mod tests {
         }
     }
 
+    /// `config/lately.toml` is the documentation of all keys.
     #[test]
-    fn the_commented_file_names_every_key_of_rank_with_its_default() {
+    fn the_documented_file_names_every_key_of_rank_and_serve_with_its_default() {
         let text = include_str!("../../../config/lately.toml");
-        let config = Config::parse(text, Path::new("lately.toml")).unwrap();
+        let config = Config::parse(text, Path::new("config/lately.toml")).unwrap();
         assert_eq!(config.rank, RankConfig::default());
-        let (all, given) =
-            (toml::Table::try_from(RankConfig::default()).unwrap(), text.parse::<toml::Table>().unwrap());
+        assert_eq!(config.serve.limits, Limits::default());
+        let named: toml::Table = text.parse().unwrap();
         let mut lacks = Vec::new();
-        missing(&all, given["rank"].as_table().unwrap(), "rank", &mut lacks);
+        let mut every = |section: &toml::Value, all: toml::Table, name: &str| {
+            missing(&all, section.as_table().unwrap(), name, &mut lacks);
+        };
+        every(&named["rank"], toml::Table::try_from(RankConfig::default()).unwrap(), "rank");
+        every(&named["serve"]["limits"], toml::Table::try_from(Limits::default()).unwrap(), "serve.limits");
         assert_eq!(lacks, [] as [&str; 0]);
+    }
+
+    #[test]
+    fn limits_out_of_range_are_refused_by_name() {
+        let text =
+            include_str!("../../../config/lately.toml").replace("rankings_min = 4 ", "rankings_min = 999 ");
+        let refused = Config::parse(&text, Path::new("x.toml")).unwrap_err().to_string();
+        assert!(
+            refused.contains("x.toml: [serve.limits] rankings_min is 999: it must be 1 to 256"),
+            "{refused}"
+        );
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, anyhow};
 use axum::Router;
 use lately_rank::{ModelSlot, Ranker};
-use lately_server::{App, Limits, Reload, check_bind, install_metrics, router, serve};
+use lately_server::{App, Reload, check_bind, install_metrics, router, serve};
 use lately_store::{Registry, Store};
 use lately_train::publish::{CHALLENGER, CHAMPION};
 use tokio::net::TcpListener;
@@ -65,7 +65,9 @@ impl Server {
                 follower.follow().map(drop).map_err(|e| format!("{e:#}"))
             })
         };
-        let limits = Limits { drain_delay_ms: dir.config.serve.drain_delay_ms, ..Limits::default() };
+        let limits = dir.config.serve.limits.clone();
+        // A thread for each ranking and write that may be in work, and some for shutting down.
+        let blocking = limits.rankings_max + limits.writes + 16;
         let mut app = App::new(Arc::clone(&store), Arc::clone(&ranker), Arc::clone(&dir.schema), limits)
             .with_deadlines(&dir.config.rank)
             .with_reload(reload);
@@ -80,6 +82,7 @@ impl Server {
         let doors = std::thread::Builder::new().name("doors".to_owned()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(2)
+                .max_blocking_threads(blocking)
                 .enable_all()
                 .build()
                 .context("cannot start the network threads")?;

@@ -52,6 +52,11 @@ impl PartCache {
         Self { parts, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
+    /// Whether it keeps anything at all.
+    pub fn holds_any(&self) -> bool {
+        self.parts.capacity() > 0
+    }
+
     /// Bytes that it holds.
     pub fn bytes(&self) -> u64 {
         self.parts.weight()

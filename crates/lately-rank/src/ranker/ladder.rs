@@ -5,21 +5,21 @@
 //! failed; where that rung has nothing to offer, the next one down takes over, as it would in earnest.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lately_features::{RequestContext, Token};
 
 use super::candidates::Candidate;
 use super::{Ask, Known, Ranker, Scores};
-use crate::batcher::{ScoreError, Work};
+use crate::batcher::{Answer, ScoreError, Work};
 use crate::catalogue::unit;
 use crate::error::RankError;
 use crate::estimate::rows_within;
 use crate::request::Rung;
 use lately_model::probability;
 
-/// What a model gave: rows of the work x heads.
-pub(super) type Logits = (Arc<Work>, Vec<f32>);
+/// What a model gave, of the rows of the work.
+pub(super) type Logits = (Arc<Work>, Answer);
 
 impl Ranker {
     /// What is known of the user: the sequence from the store, else what it was at the last ranking, else none.
@@ -47,7 +47,7 @@ impl Ranker {
         Known { context, sequence, model_sequence, sequence_age_ms, user: self.store.user(&ask.user) }
     }
 
-    /// A model's logits; `None` where another order has to do. Where the time is too short for all candidates, they are
+    /// A model's logits, `None` where another order has to do, and how long the request waited for a thread. Where the time is too short for all candidates, they are
     /// put in the order of a cheap score and the first ones are scored.
     pub(super) fn score(
         &self,
@@ -56,13 +56,13 @@ impl Ranker {
         tokens: Vec<Token>,
         candidates: &mut Vec<Candidate>,
         degraded: &mut Vec<Rung>,
-    ) -> Result<Option<Logits>, RankError> {
+    ) -> Result<(Option<Logits>, Duration), RankError> {
         let Some(model) = self.slot.current() else {
             degraded.push(Rung::NoModel);
-            return Ok(None);
+            return Ok((None, Duration::ZERO));
         };
         if ask.forced.is_some_and(|rung| rung >= Rung::CachedRanking) {
-            return Ok(None);
+            return Ok((None, Duration::ZERO));
         }
         let rows = self.affordable(ask, tokens.len(), candidates.len());
         if rows < candidates.len() {
@@ -72,10 +72,13 @@ impl Ranker {
             model,
             assembler: self.assembler.clone(),
             context: known.context,
+            person: ask.user.hash64(),
+            priority: ask.priority,
             user: known.user.clone(),
             tokens,
             candidates: candidates[..rows].iter().map(|c| c.features.clone()).collect(),
         });
+        let begin = Instant::now();
         let logits = match ask.forced {
             Some(Rung::LastGoodModel) => self.by_last_good_model(ask, &work, degraded),
             _ => self.by_model(ask, work, degraded)?,
@@ -83,7 +86,12 @@ impl Ranker {
         if logits.is_some() && rows < candidates.len() {
             degraded.push(Rung::FirstN);
         }
-        Ok(logits)
+        let waited = match &logits {
+            Some((_, answer)) => answer.waited,
+            None if degraded.contains(&Rung::ScoreDeadline) => begin.elapsed(),
+            None => Duration::ZERO,
+        };
+        Ok((logits, waited))
     }
 
     fn by_model(
@@ -94,9 +102,10 @@ impl Ranker {
     ) -> Result<Option<Logits>, RankError> {
         match self.batcher.score(&work, ask.deadline) {
             Ok(logits) => return Ok(Some((work, logits))),
-            Err(ScoreError::Overloaded { waiting, limit }) => {
-                metrics::counter!("lately_rank_shed_total").increment(1);
-                return Err(RankError::Overloaded { waiting, limit });
+            Err(ScoreError::Overloaded { reason, retry_after }) => {
+                let labels = [("reason", reason.name()), ("priority", ask.priority.name())];
+                metrics::counter!("lately_rank_shed_total", &labels).increment(1);
+                return Err(RankError::Overloaded { reason, retry_after });
             }
             Err(ScoreError::Closed) => return Err(RankError::Closed),
             Err(ScoreError::DeadlineExceeded) => degraded.push(Rung::ScoreDeadline),
@@ -163,8 +172,8 @@ impl Ranker {
         candidates: &mut Vec<Candidate>,
         degraded: &mut Vec<Rung>,
     ) -> Scores {
-        if let Some((work, logits)) = logits {
-            let probabilities: Vec<f32> = logits.into_iter().map(probability).collect();
+        if let Some((work, answer)) = logits {
+            let probabilities: Vec<f32> = answer.logits.into_iter().map(probability).collect();
             let rows = probabilities.chunks_exact(self.heads.len().max(1));
             let mut score: Vec<f32> = rows.map(|p| self.value_model.score(p)).collect();
             self.last_known.ranked(&ask.user, candidates.iter().map(|c| &c.item).zip(score.iter().copied()));

@@ -2,6 +2,7 @@ use super::*;
 use crate::clock::now_ms;
 use crate::config::RankPrecision;
 use crate::config::RetrieveConfig;
+use crate::error::Shed;
 use crate::model_slot::LoadedModel;
 use crate::value_model::ValueModelConfig;
 use lately_features::event::FeatureValues;
@@ -121,8 +122,7 @@ fn candidates(n: usize) -> Vec<ItemId> {
 }
 
 fn feed(house: &House, limit: usize) -> RankResponse {
-    let (user, surface) = (user("u"), Some("home".into()));
-    let ask = FeedRequest { user, limit, surface, request: None, deadline: None, explain: false };
+    let ask = FeedRequest { surface: Some("home".into()), ..FeedRequest::new(user("u"), limit) };
     house.ranker.feed(ask).unwrap()
 }
 
@@ -155,7 +155,7 @@ fn an_untrained_model_ranks_all_candidates_known_or_not() {
     let stages: Vec<_> = response.timings_us.iter().map(|t| t.0).collect();
     assert_eq!(
         stages,
-        ["admit", "hydrate", "retrieve", "tokens", "score", "value", "select", "log", "total"]
+        ["admit", "hydrate", "retrieve", "tokens", "score", "queue", "value", "select", "log", "total"]
     );
 }
 
@@ -461,7 +461,7 @@ fn a_passed_deadline_and_a_full_queue_are_typed_and_degrade_or_shed() {
         let manifest = Manifest::new(&model, &schema(), 1);
         LoadedModel::new(model, manifest, "heavy")
     };
-    let house = house(RankConfig { threads: 1, queue_tiles: 2, tile_rows: 64, ..patient() });
+    let house = house(RankConfig { threads: 1, queue_units: 2, tile_rows: 64, ..patient() });
     house.slot.swap(heavy()).unwrap();
     let ids: Vec<_> = (0..2_000).map(|i| item_id(&format!("i{i}"))).collect();
     let late =
@@ -484,7 +484,7 @@ fn a_passed_deadline_and_a_full_queue_are_typed_and_degrade_or_shed() {
         });
         let shed = || {
             let answer = house.ranker.rank(RankRequest::new(user("v"), candidates(3)));
-            matches!(answer, Err(RankError::Overloaded { limit: 2, .. }))
+            matches!(answer, Err(RankError::Overloaded { reason: Shed::QueueFull, .. }))
         };
         let mut seen = false;
         while !seen && !busy.is_finished() {
@@ -496,4 +496,14 @@ fn a_passed_deadline_and_a_full_queue_are_typed_and_degrade_or_shed() {
     house.slot.swap(model(1)).unwrap();
     let after = house.ranker.rank(RankRequest::new(user("v"), candidates(3))).unwrap();
     assert_eq!(after.degraded, [], "the queue is free again");
+}
+
+#[test]
+fn time_spent_waiting_before_counts_against_the_deadline() {
+    let house = house(patient());
+    house.slot.swap(model(1)).unwrap();
+    let ask = |waited| RankRequest { waited, ..RankRequest::new(user("u"), candidates(3)) };
+    assert_eq!(house.ranker.rank(ask(Duration::from_millis(10))).unwrap().degraded, []);
+    let late = house.ranker.rank(ask(Duration::from_secs(6))).unwrap();
+    assert_eq!(late.degraded, [Rung::ScoreDeadline, Rung::CachedRanking]);
 }

@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status};
 
 use super::deadline::waits;
 use super::pb::inference as pb;
+use super::priority::priority;
 use crate::app::App;
 use crate::ask::bad;
 use crate::error::ApiError;
@@ -66,12 +67,13 @@ impl pb::grpc_inference_service_server::GrpcInferenceService for Inference {
         &self,
         call: Request<pb::ModelInferRequest>,
     ) -> Result<Response<pb::ModelInferResponse>, Status> {
-        let (_, extensions, asked) = call.into_parts();
+        let (metadata, extensions, asked) = call.into_parts();
+        let permit = self.0.admit(priority(&metadata)?).await?;
         oip::check_name(&self.0, &asked.model_name, given(&asked.model_version))?;
         // Clients that send raw tensors read raw ones.
         let (id, raw) = (asked.id.clone(), !asked.raw_input_contents.is_empty());
         let infer = Infer { waits: waits(&extensions), ..read(asked)? };
-        let inferred = oip::infer(&self.0, infer).await?;
+        let inferred = oip::infer(&self.0, permit, infer).await?;
         let mut reply = pb::ModelInferResponse {
             model_name: oip::MODEL.to_owned(),
             model_version: inferred.version.unwrap_or_default(),

@@ -7,6 +7,7 @@ mod events;
 mod health;
 mod inference;
 mod observe;
+mod priority;
 mod ranking;
 mod status;
 

@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status};
 
 use super::deadline::waits;
 use super::pb::lately as pb;
+use super::priority::priority;
 use crate::app::App;
 use crate::ask;
 use crate::error::ApiError;
@@ -18,17 +19,19 @@ pub(super) struct Ranking(pub(super) Arc<App>);
 #[tonic::async_trait]
 impl pb::ranking_server::Ranking for Ranking {
     async fn rank(&self, call: Request<pb::RankRequest>) -> Result<Response<pb::RankResponse>, Status> {
-        let (_, extensions, message) = call.into_parts();
+        let (metadata, extensions, message) = call.into_parts();
+        let permit = self.0.admit(priority(&metadata)?).await?;
         let mut ask = ranking(message)?;
         ask.deadline = ask::deadline(&self.0, ask.deadline, waits(&extensions));
-        Ok(Response::new(ask::rank(&self.0, ask).await?.into()))
+        Ok(Response::new(self.0.rank(permit, ask).await?.into()))
     }
 
     async fn feed(&self, call: Request<pb::FeedRequest>) -> Result<Response<pb::RankResponse>, Status> {
-        let (_, extensions, message) = call.into_parts();
+        let (metadata, extensions, message) = call.into_parts();
+        let permit = self.0.admit(priority(&metadata)?).await?;
         let mut ask = feed(message)?;
         ask.deadline = ask::deadline(&self.0, ask.deadline, waits(&extensions));
-        Ok(Response::new(ask::feed(&self.0, ask).await?.into()))
+        Ok(Response::new(self.0.feed(permit, ask).await?.into()))
     }
 
     async fn list_models(
@@ -67,13 +70,13 @@ fn ranking(message: pb::RankRequest) -> Result<rank::RankRequest, ApiError> {
 }
 
 fn feed(message: pb::FeedRequest) -> Result<rank::FeedRequest, ApiError> {
+    let limit = message.limit.map_or_else(default_limit, |limit| limit as usize);
     Ok(rank::FeedRequest {
-        user: ask::user(&message.user)?,
-        limit: message.limit.map_or_else(default_limit, |limit| limit as usize),
         surface: message.surface,
         request: message.request.as_deref().map(ask::request).transpose()?,
         deadline: message.deadline_ms.map(Duration::from_millis),
         explain: message.explain,
+        ..rank::FeedRequest::new(ask::user(&message.user)?, limit)
     })
 }
 

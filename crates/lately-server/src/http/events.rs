@@ -2,11 +2,11 @@
 
 use std::fmt::Display;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use lately_features::event::Event;
 use lately_features::{Action, EventId, Impression, ImpressionItem, ItemId, RequestId, User, UserId};
@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 
 use super::values::{WireFeatures, features};
 use crate::app::{App, now_ms};
-use crate::error::{ApiError, ErrorBody, event_code};
+use crate::error::{ApiError, ErrorBody, event_code, seconds};
 use crate::json::Body;
 
 /// A batch of events.
@@ -107,6 +107,9 @@ pub(crate) struct BatchReply {
     pub(crate) watermark: u64,
     /// Not taken; the rest was.
     pub(crate) rejected: Vec<Rejected>,
+    /// When an entry would be taken that was too much for its user for now.
+    #[serde(skip)]
+    pub(crate) wait: Option<Duration>,
 }
 
 /// An entry of a batch that was not taken.
@@ -123,12 +126,12 @@ pub(crate) struct Rejected {
 /// Append actions, impressions and users.
 ///
 /// Each event stands alone: the good ones are taken, the others come back in `rejected` with their index, code and
-/// message. 200 where at least one was taken, else 422 with the same body. After any other error nothing was
-/// acknowledged; to send the same batch again is safe.
+/// message. 200 where at least one was taken; else, with the same body, 429 where one was more than its user may send
+/// for now, or 422. After any other error nothing was acknowledged; to send the same batch again is safe.
 #[utoipa::path(post, path = "/v1/events", request_body = EventsRequest, responses(
     (status = 200, body = BatchReply), (status = 400, body = ErrorBody), (status = 413, body = ErrorBody),
     (status = 422, body = BatchReply, description = "none was taken; or an error body, where the batch is no batch"),
-    (status = 503, body = ErrorBody), (status = 507, body = ErrorBody)))]
+    (status = 429, body = BatchReply), (status = 503, body = ErrorBody), (status = 507, body = ErrorBody)))]
 pub(crate) async fn post_events(
     State(app): State<Arc<App>>,
     Body(batch): Body<EventsRequest>,
@@ -150,25 +153,21 @@ pub(crate) async fn take<T, E: Display>(
         let message = format!("a batch of {}: send 1 to {limit}", batch.len());
         return Err(ApiError::unprocessable("batch_size", message));
     }
-    let now = now_ms();
+    let (now, mut wait) = (now_ms(), None);
     let (mut good, mut rejected) = (Vec::with_capacity(batch.len()), Vec::new());
     for (index, entry) in batch.into_iter().enumerate() {
-        let refused = match read(entry, now) {
-            Err(e) => ("unknown", "bad_event", e.to_string()),
-            Ok(event) => match event.validate(&app.schema, now) {
-                Err(e) => (kind(&event), event_code(&e), e.to_string()),
-                Ok(()) => {
-                    good.push(event);
-                    continue;
-                }
-            },
-        };
-        let (kind, code, message) = refused;
-        metrics::counter!("lately_events_total", "type" => kind, "result" => "rejected").increment(1);
-        rejected.push(Rejected { index, code, message });
+        match check(app, read(entry, now), now) {
+            Ok(event) => good.push(event),
+            Err(refused) => {
+                metrics::counter!("lately_events_total", "type" => refused.kind, "result" => "rejected")
+                    .increment(1);
+                wait = wait.max(refused.wait);
+                rejected.push(Rejected { index, code: refused.code, message: refused.message });
+            }
+        }
     }
     let kinds: Vec<_> = good.iter().map(kind).collect();
-    let mut reply = BatchReply { accepted: good.len(), duplicates: 0, watermark: 0, rejected };
+    let mut reply = BatchReply { accepted: good.len(), duplicates: 0, watermark: 0, rejected, wait };
     if !good.is_empty() {
         let store = app.store.clone();
         reply.duplicates = app.writes.run(move || store.append(good)).await??.duplicates;
@@ -183,10 +182,40 @@ pub(crate) async fn take<T, E: Display>(
     Ok(reply)
 }
 
+/// An entry that is not taken.
+struct Refused {
+    kind: &'static str,
+    code: &'static str,
+    message: String,
+    /// When it would be.
+    wait: Option<Duration>,
+}
+
+/// Whether an entry is an event that the schema knows, of a user who may send one more.
+fn check<E: Display>(app: &App, event: Result<Event, E>, now: i64) -> Result<Event, Refused> {
+    let refused = |kind, code, message| Refused { kind, code, message, wait: None };
+    let event = event.map_err(|e| refused("unknown", "bad_event", e.to_string()))?;
+    event.validate(&app.schema, now).map_err(|e| refused(kind(&event), event_code(&e), e.to_string()))?;
+    if let Event::Action(action) = &event {
+        app.caps.action(&action.user).map_err(|wait| {
+            let message = format!("too many actions of this user: send again in {} s", seconds(wait));
+            Refused { wait: Some(wait), ..refused("action", "too_many_requests", message) }
+        })?;
+    }
+    Ok(event)
+}
+
+/// 200 where at least one entry was taken; else 429 where one would be later, and 422 where none would.
 impl IntoResponse for BatchReply {
     fn into_response(self) -> Response {
-        let status = if self.accepted == 0 { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
-        (status, Json(self)).into_response()
+        match self.wait {
+            _ if self.accepted > 0 => Json(self).into_response(),
+            None => (StatusCode::UNPROCESSABLE_ENTITY, Json(self)).into_response(),
+            Some(wait) => {
+                let retry_after = [(header::RETRY_AFTER, seconds(wait).to_string())];
+                (StatusCode::TOO_MANY_REQUESTS, retry_after, Json(self)).into_response()
+            }
+        }
     }
 }
 

@@ -10,9 +10,9 @@ use lately_rank::FeedRequest;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
+use super::admitted::WirePriority;
 use super::rank::RankReply;
 use crate::app::App;
-use crate::ask::feed;
 use crate::error::{ApiError, ErrorBody};
 use crate::json::Params;
 
@@ -37,6 +37,9 @@ pub(crate) struct FeedParams {
     /// Whether to explain the scores.
     #[serde(default)]
     explain: bool,
+    /// `background` is ranked where nothing else waits, and refused first. Default interactive.
+    #[serde(default)]
+    priority: WirePriority,
 }
 
 pub(crate) fn default_limit() -> usize {
@@ -46,18 +49,21 @@ pub(crate) fn default_limit() -> usize {
 /// A feed: candidates by popularity, followed topics, nearest item embeddings and chance, without what the user hid
 /// or was shown a short while ago, ranked and spaced by topic.
 #[utoipa::path(get, path = "/v1/feed", params(FeedParams), responses(
-    (status = 200, body = RankReply), (status = 422, body = ErrorBody), (status = 503, body = ErrorBody)))]
+    (status = 200, body = RankReply), (status = 422, body = ErrorBody), (status = 429, body = ErrorBody),
+    (status = 503, body = ErrorBody)))]
 pub(crate) async fn get_feed(
     State(app): State<Arc<App>>,
     Params(params): Params<FeedParams>,
 ) -> Result<Json<RankReply>, ApiError> {
+    let priority = params.priority.into();
+    let permit = app.admit(priority).await?;
     let ask = FeedRequest {
-        user: params.user,
-        limit: params.limit,
+        priority,
         surface: params.surface,
         request: params.request,
         deadline: params.deadline_ms.map(Duration::from_millis),
         explain: params.explain,
+        ..FeedRequest::new(params.user, params.limit)
     };
-    Ok(Json(feed(&app, ask).await?.into()))
+    Ok(Json(app.feed(permit, ask).await?.into()))
 }

@@ -1,6 +1,7 @@
 //! Routes, one file each.
 
 pub(crate) mod admin;
+pub(crate) mod admitted;
 mod docs;
 pub(crate) mod events;
 pub(crate) mod feed;

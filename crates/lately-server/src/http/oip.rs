@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::admitted::Admitted;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::json::Body;
@@ -227,16 +228,16 @@ pub(crate) async fn model_ready(State(app): State<Arc<App>>, named: Named) -> Re
     request_body = OipInfer, responses(
     (status = 200, body = OipInferred), (status = 400, body = OipErrorBody), (status = 404, body = OipErrorBody),
     (status = 413, body = OipErrorBody), (status = 415, body = OipErrorBody), (status = 422, body = OipErrorBody),
-    (status = 503, body = OipErrorBody)))]
+    (status = 429, body = OipErrorBody), (status = 503, body = OipErrorBody)))]
 pub(crate) async fn infer(
     State(app): State<Arc<App>>,
     named: Named,
-    body: Result<Body<OipInfer>, ApiError>,
+    body: Result<Admitted<Body<OipInfer>>, ApiError>,
 ) -> Result<Json<OipInferred>, OipError> {
     named.check(&app)?;
-    let Body(body) = body?;
+    let Admitted(permit, Body(body)) = body?;
     let (id, asked) = read(body, named.version)?;
-    let inferred = oip::infer(&app, asked).await?;
+    let inferred = oip::infer(&app, permit, asked).await?;
     let value = |(name, parameter)| {
         let value = match parameter {
             Parameter::Bool(value) => value.into(),

@@ -9,8 +9,9 @@ use axum::response::{IntoResponse, Response};
 use lately_rank::{RankRequest, RankResponse, Rules};
 
 use super::rank::RankBody;
+use crate::admission::Permit;
 use crate::app::App;
-use crate::ask::{bad, rank};
+use crate::ask::bad;
 use crate::error::ApiError;
 use crate::json::{Body, body_bytes, check_plain};
 use crate::packed::{self, Answer, MEDIA_TYPE, PackedError, Ranked};
@@ -58,14 +59,14 @@ fn names(headers: &HeaderMap, name: header::HeaderName) -> bool {
 }
 
 /// Ranks, and packs the answer.
-pub(crate) async fn packed_answer(app: &App, ask: RankRequest) -> Result<Response, ApiError> {
+pub(crate) async fn packed_answer(app: &App, permit: Permit, ask: RankRequest) -> Result<Response, ApiError> {
     // The first of equal candidates is the one that the ranker keeps.
     let mut places = HashMap::with_capacity(ask.candidates.len());
     for (place, item) in ask.candidates.iter().enumerate() {
         places.entry(item.clone()).or_insert(place);
     }
     let candidates = ask.candidates.len();
-    let response = rank(app, ask).await?;
+    let response = app.rank(permit, ask).await?;
     let item = |item: &lately_rank::RankedItem| Ranked {
         // At most 2,000: the ranker refuses more.
         candidate: places.get(&item.item).map_or(u16::MAX, |place| *place as u16),

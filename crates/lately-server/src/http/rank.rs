@@ -12,9 +12,9 @@ use lately_rank::{RankRequest, RankResponse, Rules};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::admitted::{Admitted, WirePriority};
 use super::packed::{Asked, Form, packed_answer};
 use crate::app::App;
-use crate::ask::rank;
 use crate::error::{ApiError, ErrorBody};
 
 /// What to rank, and for whom.
@@ -45,6 +45,9 @@ pub(crate) struct RankBody {
     /// Whether to space items of one topic. Default false: by score alone.
     #[serde(default)]
     spacing: bool,
+    /// `background` is ranked where nothing else waits, and refused first. Default interactive.
+    #[serde(default)]
+    priority: WirePriority,
 }
 
 /// What to drop.
@@ -86,7 +89,7 @@ pub(crate) struct RankReply {
     /// Where it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     explain: Option<ExplainReply>,
-    /// Microseconds a stage, and `total`.
+    /// Microseconds a stage, and `total`; `queue` is the part of `score` before the first row was scored.
     timings_us: BTreeMap<&'static str, u64>,
 }
 
@@ -137,18 +140,19 @@ pub(crate) struct ExplainReply {
 
 /// Rank candidates for a user.
 #[utoipa::path(post, path = "/v1/rank",
+    params(("lately-priority" = Option<WirePriority>, Header, description = "As `priority`, before the body is read")),
     request_body(content((RankBody = "application/json"), (Vec<u8> = "application/vnd.lately.rank"))),
     responses(
         (status = 200, content((RankReply = "application/json"), (Vec<u8> = "application/vnd.lately.rank"))),
         (status = 400, body = ErrorBody), (status = 413, body = ErrorBody), (status = 415, body = ErrorBody),
-        (status = 422, body = ErrorBody), (status = 503, body = ErrorBody)))]
+        (status = 422, body = ErrorBody), (status = 429, body = ErrorBody), (status = 503, body = ErrorBody)))]
 pub(crate) async fn post_rank(
     State(app): State<Arc<App>>,
-    Asked { ask, answer }: Asked,
+    Admitted(permit, Asked { ask, answer }): Admitted<Asked>,
 ) -> Result<Response, ApiError> {
     match answer {
-        Form::Json => Ok(Json(RankReply::from(rank(&app, ask).await?)).into_response()),
-        Form::Packed => packed_answer(&app, ask).await,
+        Form::Json => Ok(Json(RankReply::from(app.rank(permit, ask).await?)).into_response()),
+        Form::Packed => packed_answer(&app, permit, ask).await,
     }
 }
 
@@ -160,14 +164,14 @@ impl From<RankBody> for RankRequest {
             spacing: body.spacing,
         };
         Self {
-            user: body.user,
-            candidates: body.candidates,
             surface: body.surface,
             limit: body.limit,
             request: body.request,
             deadline: body.deadline_ms.map(Duration::from_millis),
             explain: body.explain,
             rules,
+            priority: body.priority.into(),
+            ..Self::new(body.user, body.candidates)
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use lately_rank::{RankRequest, RankResponse};
 
 use super::{MODEL, Tensor, inputs, outputs, unknown_version};
+use crate::admission::Permit;
 use crate::app::App;
 use crate::ask::{self, bad};
 use crate::error::ApiError;
@@ -69,7 +70,7 @@ pub(crate) struct Inferred {
 }
 
 /// Ranks, and gives each candidate its score, probabilities and place in the order in which they were sent.
-pub(crate) async fn infer(app: &App, infer: Infer) -> Result<Inferred, ApiError> {
+pub(crate) async fn infer(app: &App, permit: Permit, infer: Infer) -> Result<Inferred, ApiError> {
     super::check_name(app, MODEL, infer.version.as_deref())?;
     for name in &infer.outputs {
         if !outputs(-1, 0).iter().any(|output| output.name == name) {
@@ -79,7 +80,7 @@ pub(crate) async fn infer(app: &App, infer: Infer) -> Result<Inferred, ApiError>
     let mut ask = ranking(infer.inputs, &infer.parameters)?;
     ask.deadline = ask::deadline(app, ask.deadline, infer.waits);
     let candidates = ask.candidates.clone();
-    let response = ask::rank(app, ask).await?;
+    let response = app.rank(permit, ask).await?;
     let version = response.model.as_ref().map(|model| model.version.clone());
     if infer.version.is_some() && version.is_some() && infer.version != version {
         return Err(unknown_version()); // swapped out meanwhile

@@ -73,7 +73,13 @@ async fn bytes_and_batches_have_the_same_limits() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn overload_is_unavailable_and_says_when_to_come_again() {
-    let house = house(Limits { rankings: 1, wait_ms: 20, ..Limits::default() });
+    let house = house(Limits {
+        rankings_min: 1,
+        rankings_max: 1,
+        wait_ms: 20,
+        user_rankings: 0,
+        ..Limits::default()
+    });
     house.furnish();
     let mut answers = tokio::task::JoinSet::new();
     let channel = channel(&house).await;

@@ -59,13 +59,17 @@ pub fn model(schema: &Schema, seed: u64) -> LoadedModel {
 }
 
 pub fn house(limits: Limits) -> House {
+    // Tests of doors do not measure speed.
+    let config =
+        RankConfig { deadline_ms: 5_000, exercise_share: 0.0, shadow_share: 1.0, ..RankConfig::default() };
+    house_with(limits, config)
+}
+
+pub fn house_with(limits: Limits, config: RankConfig) -> House {
     let dir = tempfile::tempdir().unwrap();
     let schema = Arc::new(Schema::from_toml(SCHEMA).unwrap());
     let store = Arc::new(Store::open(dir.path(), schema.clone(), StoreLimits::default()).unwrap());
     let slot = Arc::new(ModelSlot::new(schema.clone()));
-    // Tests of doors do not measure speed.
-    let config =
-        RankConfig { deadline_ms: 5_000, exercise_share: 0.0, shadow_share: 1.0, ..RankConfig::default() };
     let ranker = Ranker::new(store.clone(), slot.clone(), schema.clone(), config).unwrap();
     let challenger = Arc::new(ModelSlot::new(schema.clone()).for_alias("challenger"));
     let ranker = Arc::new(ranker.with_challenger(challenger.clone()).unwrap());
@@ -123,7 +127,7 @@ impl House {
         let mut response = self.agent.run(request).unwrap();
         let retry = response.headers().contains_key("retry-after");
         let status = response.status().as_u16();
-        assert_eq!(retry, status == 503, "Retry-After comes with 503: {status}");
+        assert_eq!(retry, matches!(status, 429 | 503), "Retry-After comes with 429 and 503: {status}");
         let text = response.body_mut().read_to_string().unwrap();
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
     }
