@@ -1,7 +1,7 @@
 //! What every handler shares.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use lately_features::Schema;
 use lately_rank::{RankConfig, Ranker};
@@ -9,6 +9,7 @@ use lately_store::Store;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 
+use crate::ask::Deadlines;
 use crate::gate::Gate;
 use crate::limits::Limits;
 use crate::stage::Stage;
@@ -28,8 +29,7 @@ pub struct App {
     pub(crate) metrics: Option<PrometheusHandle>,
     pub(crate) reload: Option<Reload>,
     pub(crate) stage: watch::Sender<Stage>,
-    pub(crate) rank_deadline: Duration,
-    pub(crate) max_rank_deadline: Duration,
+    pub(crate) deadlines: Deadlines,
 }
 
 impl std::fmt::Debug for App {
@@ -51,8 +51,7 @@ impl App {
             metrics: None,
             reload: None,
             stage: watch::Sender::new(Stage::Serving),
-            rank_deadline: Duration::from_millis(RankConfig::default().deadline_ms),
-            max_rank_deadline: Duration::from_millis(RankConfig::default().max_deadline_ms),
+            deadlines: Deadlines::new(&RankConfig::default()),
         }
     }
 
@@ -71,8 +70,7 @@ impl App {
     /// The ranker's own deadlines, which a gRPC call's deadline only shortens. Default: those of
     /// [`RankConfig::default`].
     pub fn with_deadlines(mut self, config: &RankConfig) -> Self {
-        self.rank_deadline = Duration::from_millis(config.deadline_ms);
-        self.max_rank_deadline = Duration::from_millis(config.max_deadline_ms);
+        self.deadlines = Deadlines::new(config);
         self
     }
 

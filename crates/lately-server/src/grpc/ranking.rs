@@ -20,14 +20,14 @@ impl pb::ranking_server::Ranking for Ranking {
     async fn rank(&self, call: Request<pb::RankRequest>) -> Result<Response<pb::RankResponse>, Status> {
         let (_, extensions, message) = call.into_parts();
         let mut ask = ranking(message)?;
-        ask.deadline = ask::deadline(&self.0, ask.deadline, waits(&extensions));
+        ask.deadline = self.0.deadlines.of(ask.deadline, waits(&extensions));
         Ok(Response::new(ask::rank(&self.0, ask).await?.into()))
     }
 
     async fn feed(&self, call: Request<pb::FeedRequest>) -> Result<Response<pb::RankResponse>, Status> {
         let (_, extensions, message) = call.into_parts();
         let mut ask = feed(message)?;
-        ask.deadline = ask::deadline(&self.0, ask.deadline, waits(&extensions));
+        ask.deadline = self.0.deadlines.of(ask.deadline, waits(&extensions));
         Ok(Response::new(ask::feed(&self.0, ask).await?.into()))
     }
 

@@ -77,7 +77,7 @@ pub(crate) async fn infer(app: &App, infer: Infer) -> Result<Inferred, ApiError>
         }
     }
     let mut ask = ranking(infer.inputs, &infer.parameters)?;
-    ask.deadline = ask::deadline(app, ask.deadline, infer.waits);
+    ask.deadline = app.deadlines.of(ask.deadline, infer.waits);
     let candidates = ask.candidates.clone();
     let response = ask::rank(app, ask).await?;
     let version = response.model.as_ref().map(|model| model.version.clone());
