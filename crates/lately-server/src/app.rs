@@ -1,7 +1,7 @@
 //! What every handler shares.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use lately_features::Schema;
 use lately_rank::{FeedRequest, Priority, RankConfig, RankRequest, RankResponse, Ranker};
@@ -10,6 +10,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 
 use crate::admission::{Admission, Permit};
+use crate::ask::Deadlines;
 use crate::caps::Caps;
 use crate::error::ApiError;
 use crate::gate::Gate;
@@ -32,8 +33,7 @@ pub struct App {
     pub(crate) metrics: Option<PrometheusHandle>,
     pub(crate) reload: Option<Reload>,
     pub(crate) stage: watch::Sender<Stage>,
-    pub(crate) rank_deadline: Duration,
-    pub(crate) max_rank_deadline: Duration,
+    pub(crate) deadlines: Deadlines,
 }
 
 impl std::fmt::Debug for App {
@@ -56,8 +56,7 @@ impl App {
             metrics: None,
             reload: None,
             stage: watch::Sender::new(Stage::Serving),
-            rank_deadline: Duration::from_millis(RankConfig::default().deadline_ms),
-            max_rank_deadline: Duration::from_millis(RankConfig::default().max_deadline_ms),
+            deadlines: Deadlines::new(&RankConfig::default()),
         }
     }
 
@@ -76,8 +75,7 @@ impl App {
     /// The ranker's own deadlines, which a gRPC call's deadline only shortens. Default: those of
     /// [`RankConfig::default`].
     pub fn with_deadlines(mut self, config: &RankConfig) -> Self {
-        self.rank_deadline = Duration::from_millis(config.deadline_ms);
-        self.max_rank_deadline = Duration::from_millis(config.max_deadline_ms);
+        self.deadlines = Deadlines::new(config);
         self
     }
 

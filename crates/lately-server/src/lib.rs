@@ -1,7 +1,9 @@
-//! The only place that knows HTTP and JSON.
+//! The only place that knows HTTP, gRPC and JSON.
 //!
-//! Two doors: the data port (`/v1/...`, see `http`) and the admin port (metrics, model reload); control never shares
-//! a port with data. The JSON forms stand beside their handlers, and `/openapi.json` describes them.
+//! Two doors: the data port (`/v1/...`, see `http`, and gRPC, see `grpc`) and the admin port (metrics, model reload);
+//! control never shares a port with data. The JSON forms stand beside their handlers, and `/openapi.json` describes
+//! them; gRPC's are in `proto/`. All forms of a ranking meet in `ask`. A connection's limits are in `connection`, the
+//! graceful end in [`serve`].
 //!
 //! Every error is `{"error":{"code","message"}}`: 400 no JSON, 404, 405, 413 too large, 415 not JSON, 422 not what
 //! was asked for, 429 with `Retry-After` where one user asks too much, 503 with `Retry-After` when overloaded or not
@@ -12,6 +14,8 @@
 //! | --- | --- | --- |
 //! | `lately_http_requests_total{route,status}` | counter | answers; `route` is the pattern, never the path |
 //! | `lately_http_seconds{route}` | histogram | time to the answer |
+//! | `lately_grpc_requests_total{method,code}` | counter | calls; `method` is one of `proto/`, or `other` |
+//! | `lately_grpc_seconds{method}` | histogram | time to the answer |
 //! | `lately_events_total{type,result}` | counter | accepted or rejected events |
 //! | `lately_freshness_seconds` | histogram | from an action's arrival to the moment from which every ranking sees it |
 //! | `lately_rankings_limit`, `lately_rankings_in_work` | gauge | rankings that may be, and are, in work |

@@ -22,7 +22,7 @@ impl pb::ranking_server::Ranking for Ranking {
         let (metadata, extensions, message) = call.into_parts();
         let permit = self.0.admit(priority(&metadata)?).await?;
         let mut ask = ranking(message)?;
-        ask.deadline = ask::deadline(&self.0, ask.deadline, waits(&extensions));
+        ask.deadline = self.0.deadlines.of(ask.deadline, waits(&extensions));
         Ok(Response::new(self.0.rank(permit, ask).await?.into()))
     }
 
@@ -30,7 +30,7 @@ impl pb::ranking_server::Ranking for Ranking {
         let (metadata, extensions, message) = call.into_parts();
         let permit = self.0.admit(priority(&metadata)?).await?;
         let mut ask = feed(message)?;
-        ask.deadline = ask::deadline(&self.0, ask.deadline, waits(&extensions));
+        ask.deadline = self.0.deadlines.of(ask.deadline, waits(&extensions));
         Ok(Response::new(self.0.feed(permit, ask).await?.into()))
     }
 

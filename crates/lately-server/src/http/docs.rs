@@ -10,7 +10,8 @@ const PAGE: &str = "<!doctype html><html lang=en><meta charset=utf-8><title>Late
 <h1>Lately</h1><p>The interface is described in <a href=/openapi.json>openapi.json</a>; any OpenAPI viewer shows it.\
 <ul><li>POST /v1/events: what users did and saw<li>PUT /v1/items: what can be shown<li>POST /v1/rank: order these\
 <li>GET /v1/feed?user=&amp;limit=: find and order<li>GET, DELETE /v1/users/{id}<li>GET /v1/models\
-<li>GET /healthz, /readyz</ul></html>";
+<li>/v2/...: the Open Inference Protocol<li>GET /healthz, /readyz</ul><p>gRPC is on this port too, with \
+reflection.</html>";
 
 pub(super) async fn page() -> Html<&'static str> {
     Html(PAGE)

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{FromRequestParts, Path, State};
-use axum::http::StatusCode;
-use axum::http::header::RETRY_AFTER;
+use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
+use axum::http::header::{CONTENT_TYPE, ORIGIN, RETRY_AFTER};
 use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -232,10 +232,10 @@ pub(crate) async fn model_ready(State(app): State<Arc<App>>, named: Named) -> Re
 pub(crate) async fn infer(
     State(app): State<Arc<App>>,
     named: Named,
-    body: Result<Admitted<Body<OipInfer>>, ApiError>,
+    body: Result<Admitted<Sent>, ApiError>,
 ) -> Result<Json<OipInferred>, OipError> {
     named.check(&app)?;
-    let Admitted(permit, Body(body)) = body?;
+    let Admitted(permit, Sent(body)) = body?;
     let (id, asked) = read(body, named.version)?;
     let inferred = oip::infer(&app, permit, asked).await?;
     let value = |(name, parameter)| {
@@ -254,6 +254,27 @@ pub(crate) async fn infer(
         parameters: inferred.parameters.into_iter().map(value).collect(),
         outputs: inferred.outputs.into_iter().map(Into::into).collect(),
     }))
+}
+
+/// The body of an inference. Clients of Triton send it without a type; what a browser sends without one names the page
+/// that it comes from.
+pub(crate) struct Sent(OipInfer);
+
+impl<S: Send + Sync> FromRequest<S> for Sent {
+    type Rejection = ApiError;
+
+    async fn from_request(mut request: Request, state: &S) -> Result<Self, ApiError> {
+        let headers = request.headers_mut();
+        if headers.contains_key("inference-header-content-length") {
+            let message = "send tensors as JSON: the binary extension is not there";
+            return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported", message));
+        }
+        if !headers.contains_key(CONTENT_TYPE) && !headers.contains_key(ORIGIN) {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        let Body(body) = Body::from_request(request, state).await?;
+        Ok(Self(body))
+    }
 }
 
 /// Parts of the path.

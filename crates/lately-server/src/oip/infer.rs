@@ -78,7 +78,7 @@ pub(crate) async fn infer(app: &App, permit: Permit, infer: Infer) -> Result<Inf
         }
     }
     let mut ask = ranking(infer.inputs, &infer.parameters)?;
-    ask.deadline = ask::deadline(app, ask.deadline, infer.waits);
+    ask.deadline = app.deadlines.of(ask.deadline, infer.waits);
     let candidates = ask.candidates.clone();
     let response = app.rank(permit, ask).await?;
     let version = response.model.as_ref().map(|model| model.version.clone());

@@ -11,7 +11,7 @@ use tonic::{Code, Request};
 use crate::client::pb::health::HealthCheckRequest;
 use crate::client::pb::health::health_check_response::ServingStatus;
 use crate::client::pb::lately as pb;
-use crate::client::{EventsClient, HealthClient, RankingClient, channel, refused};
+use crate::client::{EventsClient, HealthClient, RankingClient, channel, connect, refused};
 use crate::support::{House, house};
 
 fn action(id: &str, item: &str) -> pb::Event {
@@ -169,10 +169,17 @@ async fn a_deadline_of_the_call_is_the_rankings_deadline() {
     assert_eq!(refused(over), (Code::InvalidArgument, "bad_deadline".into(), false));
     let zero = ranking.rank(with("30S", Some(0))).await;
     assert_eq!(refused(zero), (Code::InvalidArgument, "bad_deadline".into(), false));
-    let passed = ranking.rank(with("1n", None)).await;
-    assert_eq!(refused(passed), (Code::DeadlineExceeded, "timeout".into(), true));
     let nonsense = ranking.rank(with("soon", None)).await;
     assert_eq!(refused(nonsense), (Code::InvalidArgument, "bad_deadline".into(), false));
+    // By hand: a client of gRPC would give up by itself.
+    let (mut send, _connection) = connect(&house).await;
+    let late = hyper::Request::post("http://lately/lately.v1.Ranking/Rank").header("grpc-timeout", "1n");
+    let late = late.header("content-type", "application/grpc").body(vec![0; 5].into()).unwrap();
+    let answer = send.send_request(late).await.unwrap();
+    assert_eq!(
+        (&answer.headers()["grpc-status"], &answer.headers()["lately-code"]),
+        (&"4".parse().unwrap(), &"timeout".parse().unwrap())
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

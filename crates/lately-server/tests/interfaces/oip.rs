@@ -113,7 +113,10 @@ async fn raw_tensors_are_answered_raw_and_no_model_is_told() {
     let reply = client.model_infer(message()).await.unwrap().into_inner();
     assert_eq!((reply.id.as_str(), reply.model_version.as_str()), ("7", ""));
     let degraded = reply.parameters["degraded"].parameter_choice.clone();
-    assert_eq!(degraded, Some(pb::infer_parameter::ParameterChoice::StringParam("no_model".to_owned())));
+    assert_eq!(
+        degraded,
+        Some(pb::infer_parameter::ParameterChoice::StringParam("no_model,input_order".to_owned()))
+    );
     assert_eq!(reply.outputs[1].shape, [2, 0], "nothing has probabilities");
     house.load(1);
     let reply = client.model_infer(message()).await.unwrap().into_inner();

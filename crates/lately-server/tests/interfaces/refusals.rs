@@ -155,6 +155,18 @@ fn a_bad_packed_request_has_its_code() {
     assert_eq!(house.bytes(&zipped, &good).0, 415);
 }
 
+/// The status of a body that is sent without a type.
+fn untyped(house: &House, path: &str, header: &str, body: &str) -> String {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(house.data).unwrap();
+    let length = body.len();
+    let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\n{header}content-length: {length}\r\n\r\n{body}");
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).unwrap();
+    String::from_utf8_lossy(&status).into_owned()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_bad_inference_has_its_code_in_both_forms() {
     use crate::client::pb::inference as oip;
@@ -186,8 +198,23 @@ async fn a_bad_inference_has_its_code_in_both_forms() {
     assert_eq!(with("parameters", json!({"speed": 1})), bad);
     assert_eq!(with("parameters", json!({"deadline_ms": 0})), (422, "bad_deadline".into()));
     assert_eq!(with("colour", json!(1)), bad);
-    assert_eq!(rest("/v2/models/other/infer", &json!({})), (404, "unknown_model".into()));
-    assert_eq!(rest("/v2/models/lately/versions/m2/infer", &json!({})), (404, "unknown_version".into()));
+    let good = body("candidates", "BYTES", json!([2])).to_string();
+    assert_eq!(untyped(&house, infer, "", &good), "HTTP/1.1 200", "clients of Triton send no type");
+    assert_eq!(
+        untyped(&house, infer, "origin: http://other\r\n", &good),
+        "HTTP/1.1 415",
+        "nor do pages of others"
+    );
+    let binary = "inference-header-content-length: 9\r\n";
+    assert_eq!(untyped(&house, infer, binary, &good), "HTTP/1.1 415", "JSON with tensors behind it");
+    assert_eq!(
+        rest("/v2/models/other/infer", &body("candidates", "BYTES", json!([2]))),
+        (404, "unknown_model".into())
+    );
+    assert_eq!(
+        rest("/v2/models/lately/versions/m2/infer", &body("candidates", "BYTES", json!([2]))),
+        (404, "unknown_version".into())
+    );
 
     let mut client = InferenceClient::new(channel(&house).await);
     let tensor = |name: &str, texts: &[&str]| oip::model_infer_request::InferInputTensor {
