@@ -90,7 +90,7 @@ fn a_real_directory_is_loaded_in_a_copy_and_a_running_server_by_its_address() ->
     // It has no model: every answer is degraded, and says so.
     let line =
         format!("bench serve --url {} --data {{}} {phases} {PATIENT} --events-per-second 20", server.base);
-    lately(&line, &[dir.path()])?.ended(0, &["x degraded: [\"no_model\"]"])?;
+    lately(&line, &[dir.path()])?.ended(0, &["x degraded: [\"no_model\""])?;
     server.kill()?;
     ensure!(DataDir::open(dir.path())?.store()?.next_offset() > before, "nothing was sent to the server");
     Ok(())
