@@ -1,7 +1,7 @@
 //! Measures every operation of the compiled model at the geometry on which speed is quoted, as a share of the practical
 //! peak of a core in the same run.
 //!
-//! `cargo xtask bench lanes` runs it. One thread; 80 tokens, 96 rows of the top.
+//! `cargo xtask bench kernels-lanes` runs it. One thread; 80 tokens, 96 rows of the top.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

@@ -51,7 +51,8 @@ pub(crate) fn fill(dir: &DataDir, names: &Names, history: History, random: &mut 
 /// Gives the probe a whole sequence.
 pub(crate) fn add_probe(dir: &DataDir, items: &[ItemId], random: &mut ChaCha8Rng) -> Result<()> {
     let length = dir.schema.sequence.length.into();
-    let history = actions(&UserId::new(PROBE)?, length, items, &dir.schema, now_ms(), random)?;
+    let end = now_ms() - PROBE_AGE_MS;
+    let history = actions(&UserId::new(PROBE)?, length, items, &dir.schema, end, random)?;
     append(&dir.store()?, history)
 }
 
@@ -63,6 +64,10 @@ fn append(store: &Store, events: Vec<Event>) -> Result<()> {
     }
     Ok(())
 }
+
+/// Age of the newest action of the probe, ms: its scores must not change while models are swapped, and the affinity inputs tell
+/// actions of the last hour from older ones.
+const PROBE_AGE_MS: i64 = 2 * 3_600_000;
 
 fn item_event(item: &ItemId, schema: &Schema, time_ms: i64, random: &mut impl Rng) -> Event {
     let features = features(&schema.item_features, random);
