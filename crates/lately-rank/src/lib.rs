@@ -23,6 +23,9 @@
 //! | `lately_rank_queue_seconds{priority}` | histogram | time in the queue of requests that were scored |
 //! | `lately_rank_batch_rows`, `lately_rank_batch_requests` | histogram | rows and requests of a call of the model |
 //! | `lately_rank_batch_retries_total` | counter | calls that failed, whose requests were scored one by one |
+//! | `lately_rank_part_cache_total{result}` | counter | request parts kept from the last ranking (hit) or made (miss) |
+//! | `lately_rank_part_cache_bytes` | gauge | bytes of the parts kept |
+//! | `lately_rank_underflow_total` | counter | candidates whose first attention took the plain path |
 //! | `lately_rank_unit_seconds` | gauge | what a unit of work takes a thread, as measured |
 //! | `lately_impressions_total{result}` | counter | logged, or dropped (a training row lost, never an action) |
 //! | `lately_model_generation{alias}` | gauge | swaps since the start |

@@ -231,6 +231,9 @@ fn metrics_are_prometheus_text_without_ids() {
         "lately_http_requests_total{route=\"/v1/users/{id}\",status=\"200\"}",
         "lately_freshness_seconds_count",
         "lately_rank_sequence_age_seconds_sum",
+        "lately_rank_part_cache_total{result=\"miss\"}",
+        "lately_rank_part_cache_bytes",
+        "lately_rank_underflow_total",
         "lately_log_records",
     ] {
         assert!(text.contains(name), "{name} is not in\n{text}");

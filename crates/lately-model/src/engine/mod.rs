@@ -45,8 +45,6 @@ pub struct Engine {
     weights: Weights,
     /// No other engine of this process has it.
     number: u64,
-    /// Candidates whose attention took the plain path.
-    fallbacks: AtomicU64,
 }
 
 /// In what a served model multiplies. All sum in f32, or exactly.
@@ -116,12 +114,19 @@ pub struct EngineMemory {
     sequence: Buffer<f32>,
     exact: Memory<f32>,
     words: Memory<u32>,
+    fallbacks: u64,
 }
 
 impl EngineMemory {
+    /// Candidates scored in it so far whose first attention took the plain path, as sums of shared exponentials were too
+    /// small to be trusted: see [`lately_kernels::shared`].
+    pub fn fallbacks(&self) -> u64 {
+        self.fallbacks
+    }
+
     /// Bytes that it holds: after a call, what the largest calls so far needed.
     pub fn bytes(&self) -> usize {
-        let Self { chunk, tape, piece, folded, rows_major, sequence, exact, words } = self;
+        let Self { chunk, tape, piece, folded, rows_major, sequence, exact, words, fallbacks: _ } = self;
         memory::of_forward(chunk, tape, piece)
             + memory::of_folded(folded)
             + rows_major.bytes()
@@ -182,7 +187,7 @@ impl Engine {
         };
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        Self { model, weights, number, fallbacks: AtomicU64::new(0) }
+        Self { model, weights, number }
     }
 
     /// The model.
@@ -224,12 +229,6 @@ impl Engine {
             Weights::Int8(weights) => of(weights, tokens),
             Weights::Int8AndF32(weights) => of(weights, tokens),
         }
-    }
-
-    /// Candidates so far whose first attention took the plain path, as sums of shared exponentials were too small to be
-    /// trusted: see [`lately_kernels::shared`].
-    pub fn fallbacks(&self) -> u64 {
-        self.fallbacks.load(Ordering::Relaxed)
     }
 
     /// Logits N x H of a batch, row-major, calibrated where the model has a calibration, as [`Model::score`].
@@ -296,14 +295,15 @@ impl Engine {
         let (of_encoder, of_top) = weights.formats;
         let mut row = 0;
         while row < batch.rows() {
-            let EngineMemory { chunk, tape, piece, folded, rows_major, sequence, .. } = &mut *memory;
+            let EngineMemory { chunk, tape, piece, folded, rows_major, sequence, fallbacks, .. } =
+                &mut *memory;
             chunk.fill(&network.plan, batch, row..batch.rows(), Limits::SCORE, &[]);
             let rows = chunk.rows.clone();
             let inputs = sized(rows_major, rows.len() * network.plan.inputs);
             match &weights.encoder {
                 Some(encoder) => {
                     let sequence = sized(sequence, rows.len() * network.plan.encoder.output);
-                    let fallbacks = encoder.forward(
+                    *fallbacks += encoder.forward(
                         of_encoder,
                         network,
                         batch,
@@ -313,7 +313,6 @@ impl Engine {
                         &mut encoding,
                         sequence,
                     );
-                    self.fallbacks.fetch_add(fallbacks, Ordering::Relaxed);
                     network.inputs::<Cpu>(batch, chunk, sequence, inputs);
                 }
                 None => {

@@ -126,8 +126,8 @@ fn sums_that_cannot_be_trusted_are_made_anew_and_counted() {
     let b = batch(&schema, &[(5, 30), (4, 20)], 2);
     let exact = model.score(&b, &mut Scratch::default()).unwrap();
     let engine = Engine::new(Arc::new(model), ServingPrecision::F32);
-    assert_eq!(engine.fallbacks(), 0);
-    let got = engine.score(&b, &mut EngineMemory::default()).unwrap();
+    let mut memory = EngineMemory::default();
+    let got = engine.score(&b, &mut memory).unwrap();
     assert!(worst(&got, &exact) < 1e-3, "{}", worst(&got, &exact));
-    assert!((1..50).contains(&engine.fallbacks()), "{} of 50", engine.fallbacks());
+    assert!((1..50).contains(&memory.fallbacks()), "{} of 50", memory.fallbacks());
 }

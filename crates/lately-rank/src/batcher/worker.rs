@@ -120,11 +120,18 @@ fn logits(
     memory: &mut EngineMemory,
 ) -> Result<Vec<f32>, ScoreError> {
     let engine = model.engine();
+    let fallbacks = memory.fallbacks();
     let logits = if parts.holds_any() {
-        engine.score_cached(batch, persons, parts, memory)
+        let logits = engine.score_cached(batch, persons, parts, memory);
+        let (hits, misses) = parts.counts();
+        metrics::counter!("lately_rank_part_cache_total", "result" => "hit").absolute(hits);
+        metrics::counter!("lately_rank_part_cache_total", "result" => "miss").absolute(misses);
+        metrics::gauge!("lately_rank_part_cache_bytes").set(parts.bytes() as f64);
+        logits
     } else {
         engine.score(batch, memory)
     };
+    metrics::counter!("lately_rank_underflow_total").increment(memory.fallbacks() - fallbacks);
     let logits = logits.map_err(|e| ScoreError::Model(e.to_string()))?;
     if logits.len() != batch.rows() * model.heads() {
         return Err(ScoreError::Model(format!("it gave {} logits", logits.len())));
