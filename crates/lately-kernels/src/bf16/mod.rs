@@ -150,10 +150,11 @@ fn floats(bits: &[u32]) -> Vec<f32> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn numbers(n: usize, seed: u32) -> Vec<f32> {
+    /// Numbers of -1 to 1 that a seed decides.
+    pub(crate) fn numbers(n: usize, seed: u32) -> Vec<f32> {
         let mut x = seed.wrapping_mul(747_796_405) | 1;
         let mut next = move || {
             x ^= x << 13;

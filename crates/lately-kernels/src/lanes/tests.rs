@@ -3,17 +3,7 @@
 use super::*;
 use crate::bf16::Isa;
 use crate::bf16::scalar::rounded;
-
-fn numbers(n: usize, seed: u32) -> Vec<f32> {
-    let mut x = seed.wrapping_mul(747_796_405) | 1;
-    let mut next = move || {
-        x ^= x << 13;
-        x ^= x >> 17;
-        x ^= x << 5;
-        (x >> 8) as f32 / 8_388_608.0 - 1.0
-    };
-    (0..n).map(|_| next()).collect()
-}
+use crate::bf16::tests::numbers;
 
 fn near(got: &[f32], want: &[f32], bound: f32, what: &str) {
     assert_eq!(got.len(), want.len());

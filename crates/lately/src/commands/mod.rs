@@ -39,7 +39,7 @@ enum Command {
     Eval(eval::Args),
     /// Compare configurations of the model over several seeds.
     Ablate(ablate::Args),
-    /// Serve rankings over HTTP.
+    /// Serve rankings over HTTP and gRPC.
     Serve(serve::Args),
     /// Make served rankings again from the log, and compare.
     Replay(replay::Args),
