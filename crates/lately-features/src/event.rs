@@ -1,6 +1,7 @@
 //! What comes in: actions, impressions, items, users; and the wish of a user to be forgotten.
 //!
-//! These are the records of the durable log. The wire forms (JSON) live in the server crate alone.
+//! How they stand in the log, older forms included, is in `record.rs`. The wire forms (JSON) live in the server crate
+//! alone.
 
 use std::collections::BTreeMap;
 
@@ -17,8 +18,9 @@ pub const MIN_TIME_MS: i64 = 946_684_800_000;
 /// Most items in one impression.
 pub const MAX_IMPRESSION_ITEMS: usize = 2_000;
 
-/// One event, as it stands in the log.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// One event, as it is read from the log.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(from = "crate::record::Record")]
 pub enum Event {
     /// A user did something with an item.
     Action(Action),
@@ -71,6 +73,39 @@ pub struct Impression {
     pub model: Option<String>,
     /// Names of the rungs of degradation that were in force; such rows stay out of training.
     pub degraded: Vec<String>,
+    /// Arm of the experiment or of the canary that the user was in; `None`: of neither.
+    pub variant: Option<String>,
+    /// Version of the item vectors that the model saw; empty: those that items were sent with. `None`: no model
+    /// ranked, or it was logged before versions were.
+    pub embedding_version: Option<String>,
+    /// For each item the probability that it stood at its place, by the policy that ranked; empty: each stood there
+    /// with certainty.
+    pub propensities: Vec<f32>,
+}
+
+impl Impression {
+    /// A list that Lately did not rank: what was known to it is all that stands before it in the log.
+    pub fn outside(
+        request: RequestId,
+        user: UserId,
+        surface: Option<String>,
+        time_ms: i64,
+        items: Vec<ImpressionItem>,
+    ) -> Self {
+        Self {
+            request,
+            user,
+            surface,
+            time_ms,
+            watermark: None,
+            items,
+            model: None,
+            degraded: Vec::new(),
+            variant: None,
+            embedding_version: None,
+            propensities: Vec::new(),
+        }
+    }
 }
 
 /// One shown item.
@@ -84,6 +119,13 @@ pub struct ImpressionItem {
     pub heads: Vec<f32>,
     /// The value by which it was ordered.
     pub score: f32,
+}
+
+impl ImpressionItem {
+    /// An item that no model scored.
+    pub fn unscored(item: ItemId, position: u16) -> Self {
+        Self { item, position, heads: Vec::new(), score: 0.0 }
+    }
 }
 
 /// A value of a feature.

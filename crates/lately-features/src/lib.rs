@@ -11,6 +11,7 @@ pub mod codec;
 pub mod entity;
 pub mod event;
 pub mod id;
+mod record;
 pub mod schema;
 pub mod sequence;
 pub mod vectors;

@@ -211,23 +211,11 @@ impl Log {
         let items: Vec<ItemId> = (0..args.candidates)
             .map(|at| self.item(&format!("shown{request}-{at}"), true))
             .collect::<Result<_, _>>()?;
-        let shown = |(at, item): (usize, &ItemId)| ImpressionItem {
-            item: item.clone(),
-            position: at as u16,
-            heads: Vec::new(),
-            score: 0.0,
-        };
+        let shown = |(at, item): (usize, &ItemId)| ImpressionItem::unscored(item.clone(), at as u16);
         let id = RequestId::new(format!("request{request}"))?;
-        self.events.push(Event::Impression(Impression {
-            request: id.clone(),
-            user: UserId::new(format!("user{request}"))?,
-            surface: None,
-            time_ms: NOW,
-            watermark: None,
-            items: items.iter().enumerate().map(shown).collect(),
-            model: None,
-            degraded: Vec::new(),
-        }));
+        let user = UserId::new(format!("user{request}"))?;
+        let list = items.iter().enumerate().map(shown).collect();
+        self.events.push(Event::Impression(Impression::outside(id.clone(), user, None, NOW, list)));
         for (item, action) in items.iter().flat_map(|item| (1..=HEADS).map(move |action| (item, action))) {
             if self.random.random_bool(0.1) {
                 self.act(request, item, action, NOW + 1_000, Some(&id))?;

@@ -52,22 +52,11 @@ pub(crate) fn action(user: &str, item: &str, action: &str, seconds: i64, request
 }
 
 pub(crate) fn impression(request: &str, user: &str, items: &[&str], seconds: i64) -> Impression {
-    let item = |(position, id): (usize, &&str)| ImpressionItem {
-        item: ItemId::new(*id).unwrap(),
-        position: position as u16,
-        heads: Vec::new(),
-        score: 0.0,
-    };
-    Impression {
-        request: RequestId::new(request).unwrap(),
-        user: UserId::new(user).unwrap(),
-        surface: Some("home".into()),
-        time_ms: T0 + seconds * 1000,
-        watermark: None,
-        items: items.iter().enumerate().map(item).collect(),
-        model: None,
-        degraded: Vec::new(),
-    }
+    let item =
+        |(position, id): (usize, &&str)| ImpressionItem::unscored(ItemId::new(*id).unwrap(), position as u16);
+    let (request, user) = (RequestId::new(request).unwrap(), UserId::new(user).unwrap());
+    let items = items.iter().enumerate().map(item).collect();
+    Impression::outside(request, user, Some("home".into()), T0 + seconds * 1000, items)
 }
 
 pub(crate) fn item(id: &str, vector: [f32; 4], views: f64) -> Event {

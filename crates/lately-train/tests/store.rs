@@ -59,19 +59,11 @@ fn a_row_has_the_tokens_that_the_ranker_had() {
         // Two more actions are logged before the impression is.
         let late = (0..2).map(|k| 1000 + round * 2 + k).map(|n| action(n, &user, "save", 60_000 + n));
         store.append(late.collect()).unwrap();
-        let item =
-            ImpressionItem { item: ItemId::new("i1").unwrap(), position: 0, heads: vec![], score: 0.0 };
-        let impression = Impression {
-            request: RequestId::new(format!("r{round}")).unwrap(),
-            user: user.clone(),
-            surface: None,
-            time_ms: T0 + 100_000 + round,
-            watermark: Some(watermark),
-            items: vec![item],
-            model: None,
-            degraded: vec![],
-        };
-        store.append(vec![Event::Impression(impression)]).unwrap();
+        let items = vec![ImpressionItem::unscored(ItemId::new("i1").unwrap(), 0)];
+        let (request, time_ms) = (RequestId::new(format!("r{round}")).unwrap(), T0 + 100_000 + round);
+        let shown = Impression::outside(request, user.clone(), None, time_ms, items);
+        let shown = Impression { watermark: Some(watermark), ..shown };
+        store.append(vec![Event::Impression(shown)]).unwrap();
     }
     let dataset = join_store(&store, &schema, JoinOptions::default()).unwrap();
     let joined: Vec<Vec<_>> =

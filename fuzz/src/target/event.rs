@@ -87,6 +87,9 @@ fn events() -> Result<Vec<Event>, IdError> {
         items: vec![shown(&item, 0), shown(&ItemId::new("b")?, 1)],
         model: Some("v1".into()),
         degraded: vec!["no_sequence".into()],
+        variant: Some("challenger".into()),
+        embedding_version: Some(String::new()),
+        propensities: vec![1.0, 0.5],
     };
     let features = [
         ("vector".into(), FeatureValue::Vector(vec![1.0, -1.0])),

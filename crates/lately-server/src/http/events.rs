@@ -241,21 +241,11 @@ impl WireEvent {
                 request: e.request,
                 surface: e.surface,
             }),
-            Self::Impression(e) => Event::Impression(Impression {
-                request: e.request,
-                user: e.user,
-                surface: e.surface,
-                time_ms: e.time_ms.unwrap_or(now),
-                watermark: None, // from outside: what it knew is all that came before it
-                items: e
-                    .items
-                    .into_iter()
-                    .enumerate()
-                    .map(|(position, item)| shown(item, position))
-                    .collect(),
-                model: None,
-                degraded: Vec::new(),
-            }),
+            Self::Impression(e) => {
+                let items = e.items.into_iter().enumerate().map(|(position, item)| shown(item, position));
+                let time_ms = e.time_ms.unwrap_or(now);
+                Event::Impression(Impression::outside(e.request, e.user, e.surface, time_ms, items.collect()))
+            }
             Self::User(e) => Event::User(User {
                 user: e.user,
                 time_ms: e.time_ms.unwrap_or(now),
@@ -267,5 +257,5 @@ impl WireEvent {
 
 fn shown(item: ItemId, position: usize) -> ImpressionItem {
     // Validation refuses lists that are longer than positions go.
-    ImpressionItem { item, position: position.min(u16::MAX.into()) as u16, heads: Vec::new(), score: 0.0 }
+    ImpressionItem::unscored(item, position.min(u16::MAX.into()) as u16)
 }

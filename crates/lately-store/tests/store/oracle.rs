@@ -37,16 +37,11 @@ impl Sent {
             Self::Action { user, id, time, action } => {
                 super::action(USERS[*user], &format!("e{id}"), action, *time)
             }
-            Self::Impression { user, id } => Event::Impression(Impression {
-                request: RequestId::new(format!("r{id}")).unwrap(),
-                user: super::user(USERS[*user]),
-                surface: None,
-                time_ms: T0,
-                watermark: None,
-                items: vec![],
-                model: None,
-                degraded: vec![],
-            }),
+            Self::Impression { user, id } => {
+                let request = RequestId::new(format!("r{id}")).unwrap();
+                let shown = Impression::outside(request, super::user(USERS[*user]), None, T0, vec![]);
+                Event::Impression(shown)
+            }
             Self::Item { item, views, active } => item_event(&format!("i{item}"), f64::from(*views), *active),
             Self::User { user, country } => user_event(USERS[*user], &format!("c{country}")),
         }

@@ -54,9 +54,8 @@ pub(super) fn shown(
     time_ms: i64,
     surface: Option<String>,
 ) -> Event {
-    let items = vec![ImpressionItem { item, position: 0, heads: Vec::new(), score: 0.0 }];
-    let (watermark, model, degraded) = (None, None, Vec::new());
-    Event::Impression(Impression { request, user, surface, time_ms, watermark, items, model, degraded })
+    let items = vec![ImpressionItem::unscored(item, 0)];
+    Event::Impression(Impression::outside(request, user, surface, time_ms, items))
 }
 
 pub(super) fn action(

@@ -114,22 +114,11 @@ impl Log {
     fn impression(&mut self, user: &UserId, items: &[ItemId], time_ms: i64) -> Result<RequestId, WorldError> {
         self.ids += 1;
         let request = RequestId::new(format!("b{}", self.ids))?;
-        let shown = |(position, item): (usize, &ItemId)| ImpressionItem {
-            item: item.clone(),
-            position: position as u16,
-            heads: Vec::new(),
-            score: 0.0,
-        };
-        self.events.push(Event::Impression(Impression {
-            request: request.clone(),
-            user: user.clone(),
-            surface: Some("home".to_owned()),
-            time_ms,
-            watermark: None,
-            items: items.iter().enumerate().map(shown).collect(),
-            model: None,
-            degraded: Vec::new(),
-        }));
+        let shown =
+            |(position, item): (usize, &ItemId)| ImpressionItem::unscored(item.clone(), position as u16);
+        let (surface, items) = (Some("home".to_owned()), items.iter().enumerate().map(shown).collect());
+        let shown = Impression::outside(request.clone(), user.clone(), surface, time_ms, items);
+        self.events.push(Event::Impression(shown));
         Ok(request)
     }
 

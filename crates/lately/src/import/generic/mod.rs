@@ -225,18 +225,9 @@ impl<'a> Reader<'a> {
             return Err(format!("request `{request}` shows `{item}` twice"));
         }
         let next = known.map_or(0, |k| k.items.len()).min(usize::from(u16::MAX)) as u16;
-        let shown =
-            ImpressionItem { item, position: position.unwrap_or(next), heads: Vec::new(), score: 0.0 };
-        let mut impression = known.cloned().unwrap_or(Impression {
-            request: request.clone(),
-            user,
-            surface,
-            time_ms,
-            watermark: None,
-            items: Vec::new(),
-            model: None,
-            degraded: Vec::new(),
-        });
+        let shown = ImpressionItem::unscored(item, position.unwrap_or(next));
+        let first = || Impression::outside(request.clone(), user, surface, time_ms, Vec::new());
+        let mut impression = known.cloned().unwrap_or_else(first);
         impression.time_ms = impression.time_ms.min(time_ms);
         impression.items.push(shown);
         self.valid(Event::Impression(impression.clone()))?;
