@@ -2,7 +2,8 @@
 //! of models.
 //!
 //! Read in this order: [`Store`] (what callers use), [`log`] (the promise of an acknowledgement and how it is kept),
-//! `projector` (which keys one event writes), `sequence_cache` and `entities` (the views in memory), [`registry`].
+//! `projector` (which keys one event writes), `sequence_cache` and `entities` (the views in memory), [`registry`],
+//! [`objects`] (bytes under names: where what is larger or shared is kept).
 //!
 //! One embedded `fjall` database holds all of it, in six keyspaces, so that one write batch makes a log record and
 //! all that follows from it durable together:
@@ -25,6 +26,7 @@ mod error;
 mod key;
 mod limits;
 pub mod log;
+pub mod objects;
 mod projector;
 pub mod registry;
 mod sequence_cache;
