@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::calibration::CalibrationKind;
 use crate::dates::Zone;
 use crate::groups::{ListKind, ListSequence};
+use crate::incremental::IncrementalConfig;
 use crate::weights::{Users, Weights};
 
 /// Column of the label-weight matrix that every row has, whatever followed.
@@ -75,6 +76,8 @@ pub struct TrainConfig {
     /// Share of the examples that lose their whole sequence, so that a new user's is not foreign to the model.
     /// Default 0.05.
     pub sequence_dropout: f64,
+    /// Of `lately train --incremental` and of the server's frequent retrainings.
+    pub incremental: IncrementalConfig,
     /// How each head's probabilities are calibrated. Default `none`.
     pub calibration: CalibrationKind,
     /// Newest share of the rows on which it is fitted, and from which the weights then learn nothing. Default 0.1.
@@ -117,6 +120,7 @@ impl Default for TrainConfig {
             window_hours: 24.0,
             window_probability: 0.5,
             sequence_dropout: 0.05,
+            incremental: IncrementalConfig::default(),
             calibration: CalibrationKind::None,
             calibration_share: 0.1,
             seed: 1,
@@ -222,6 +226,7 @@ impl TrainConfig {
                 return Err(ConfigError::Range { name, value, range });
             }
         }
+        self.incremental.check()?;
         self.list_head_weights(schema)?;
         Users::new(schema, &self.user_weights)?;
         Weights::new(schema, &self.label_weights).map(drop)

@@ -60,6 +60,28 @@ impl Zone {
     }
 }
 
+/// A calendar day.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Day {
+    /// As 2022-04-25.
+    pub name: String,
+    /// Its times.
+    pub range: DateRange,
+}
+
+impl Zone {
+    /// The calendar days from that of `first_ms` to that of `last_ms`, without a gap.
+    pub fn days(&self, first_ms: i64, last_ms: i64) -> Vec<Day> {
+        let date = |ms| Timestamp::from_millisecond(ms).ok().map(|t| self.0.to_datetime(t).date());
+        let (Some(first), Some(last)) = (date(first_ms), date(last_ms)) else { return Vec::new() };
+        let day = |date: Date| {
+            let (start_ms, end_ms) = (self.start_ms(date)?, self.start_ms(date.tomorrow().ok()?)?);
+            Some(Day { name: date.to_string(), range: DateRange { start_ms, end_ms } })
+        };
+        first.series(1.day()).take_while(|date| *date <= last).filter_map(day).collect()
+    }
+}
+
 /// A half-open range of times, ms since 1970 UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DateRange {
@@ -111,6 +133,10 @@ mod tests {
         assert_eq!(shanghai.day(range.start_ms), 20_220_425);
         assert_eq!(shanghai.day(range.start_ms - 1), 20_220_424);
         assert_eq!(Zone::utc().day(range.start_ms), 20_220_424);
+        let days = shanghai.days(range.start_ms + 5, range.end_ms + 86_400_000);
+        let names: Vec<_> = days.iter().map(|d| d.name.as_str()).collect();
+        assert_eq!(names, ["2022-04-25", "2022-04-26", "2022-04-27"]);
+        assert_eq!(days[0].range, range);
         // A day of 25 hours, when summer time ends.
         let berlin = Zone::named("Europe/Berlin").unwrap();
         let long = DateRange::days(Some("2023-10-29"), Some("2023-10-29"), &berlin).unwrap();

@@ -124,8 +124,17 @@ pub(crate) type Lists = Vec<Vec<Ranked>>;
 
 impl<'a> View<'a> {
     pub(crate) fn new(slice: &'a Slice<'a>, chunks: &'a Chunks) -> Self {
-        let mut numbers = vec![u32::MAX; slice.dataset.users.len()];
-        let (mut users, mut rows) = (0, 0);
+        Self::numbered(slice, chunks, vec![u32::MAX; slice.dataset.users.len()], 0)
+    }
+
+    /// Numbers users as the dataset does: resample k then draws the same ones for every slice of it.
+    pub(crate) fn joint(slice: &'a Slice<'a>, chunks: &'a Chunks) -> Self {
+        let users = slice.dataset.users.len() as u32;
+        Self::numbered(slice, chunks, (0..users).collect(), users)
+    }
+
+    fn numbered(slice: &'a Slice<'a>, chunks: &'a Chunks, mut numbers: Vec<u32>, mut users: u32) -> Self {
+        let mut rows = 0;
         let mut requests = Vec::with_capacity(slice.requests.len());
         for request in slice.iter() {
             let number = &mut numbers[request.user as usize];

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use lately_features::FeatureBatch;
 use lately_model::{Admission, AdmissionFit, Model, ModelConfig, ModelError, NormaliserFit};
 use serde::Serialize;
+use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::calibration::{self, CalibrationKind};
 use crate::clock::Clock;
@@ -90,12 +91,42 @@ pub enum Outcome {
     },
 }
 
+/// From what a run starts.
+#[derive(Debug, Clone, Copy)]
+pub enum Start<'m> {
+    /// Random weights, with the rows' normalisation, rates and admission.
+    New(&'m ModelConfig),
+    /// The weights of a trained model. Its normalisation and admission stay, as the weights were learned with them: a value
+    /// that it does not know is learned by the next training from new.
+    From(&'m Model),
+}
+
+impl<'m> From<&'m ModelConfig> for Start<'m> {
+    fn from(config: &'m ModelConfig) -> Self {
+        Self::New(config)
+    }
+}
+
+impl<'m> From<&'m Model> for Start<'m> {
+    fn from(model: &'m Model) -> Self {
+        Self::From(model)
+    }
+}
+
 /// Why training failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
     /// There is nothing to train on.
     #[error("there is no row to train on: widen the range of days")]
     Empty,
+    /// The model to start from has another schema.
+    #[error("the model to start from has the schema {model}, the rows {rows}: train from new")]
+    Schema {
+        /// The model's schema hash.
+        model: String,
+        /// The rows'.
+        rows: String,
+    },
     /// A setting is refused.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -121,11 +152,11 @@ pub enum TrainError {
     Diverged(u64),
 }
 
-/// Trains a model on a slice. With `state`, the run saves itself there every `save_seconds` and at the end, and goes
+/// Trains a model on a slice, from new ([`ModelConfig`]) or from another's weights ([`Model`]). With `state`, the run saves itself there every `save_seconds` and at the end, and goes
 /// on from what it finds there; the caller removes the file when the model is safe elsewhere.
-pub fn train(
+pub fn train<'m>(
     slice: &Slice<'_>,
-    model: &ModelConfig,
+    start: impl Into<Start<'m>>,
     config: &TrainConfig,
     state: Option<&Path>,
     progress: &mut dyn FnMut(&Progress) -> Control,
@@ -139,12 +170,16 @@ pub fn train(
         return Err(TrainError::Empty);
     }
     let examples = Examples::new(fitted, config)?;
-    let fingerprint = fingerprint(slice, model, config);
+    let start = start.into();
+    start.check(&schema.hash())?;
+    let fingerprint = fingerprint(slice, start, config);
     let mut run = match state.filter(|path| path.exists()) {
-        Some(path) => Run::load(path, fingerprint, Model::new(model.clone(), schema, config.seed)?)?,
-        None => Run::new(start(&examples, model)?, fingerprint),
+        Some(path) => Run::load(path, fingerprint, start.blank(slice, config)?)?,
+        None => Run::new(start.model(&examples)?, fingerprint),
     };
-    run.model.set_admission(admission(slice), schema)?;
+    if let Start::New(_) = start {
+        run.model.set_admission(admission(slice), schema)?;
+    }
     let (mut counts, mut rows) = (Vec::new(), 0);
     for epoch in (0..config.epochs.into()).map(|number| Epoch::new(&examples, number)) {
         counts.push(epoch.batches.len() as u64);
@@ -205,10 +240,55 @@ fn rate(config: &TrainConfig, step: u64, steps: u64) -> f64 {
 }
 
 /// All that decides a run's result: rows, model and settings but for those that only decide its pace.
-fn fingerprint(slice: &Slice<'_>, model: &ModelConfig, config: &TrainConfig) -> u128 {
+fn fingerprint(slice: &Slice<'_>, start: Start<'_>, config: &TrainConfig) -> u128 {
     let settings = TrainConfig { threads: 0, memory_bytes: 0, save_seconds: 0, ..config.clone() };
-    let text = format!("{:032x} {model:?} {settings:?}", slice.fingerprint());
+    let start = match start {
+        Start::New(model) => format!("{model:?}"),
+        Start::From(model) => {
+            let mut hasher = Xxh3Default::new();
+            for x in model.parameters().iter().flat_map(|p| &p.data) {
+                hasher.update(&x.to_le_bytes());
+            }
+            format!("{:?} {:032x}", model.config(), hasher.digest128())
+        }
+    };
+    let text = format!("{:032x} {start} {settings:?}", slice.fingerprint());
     xxhash_rust::xxh3::xxh3_128(text.as_bytes())
+}
+
+impl Start<'_> {
+    /// A model into which a saved state is read.
+    fn blank(self, slice: &Slice<'_>, config: &TrainConfig) -> Result<Model, TrainError> {
+        match self {
+            Self::New(model) => Ok(Model::new(model.clone(), &slice.dataset.schema, config.seed)?),
+            Self::From(model) => uncalibrated(model),
+        }
+    }
+
+    /// The model before the first step.
+    fn model(self, examples: &Examples<'_>) -> Result<Model, TrainError> {
+        match self {
+            Self::New(model) => new(examples, model),
+            Self::From(model) => uncalibrated(model),
+        }
+    }
+
+    fn check(self, rows: &str) -> Result<(), TrainError> {
+        match self {
+            Self::From(model) if model.schema_hash() != rows => {
+                let (model, rows) = (model.schema_hash().to_owned(), rows.to_owned());
+                Err(TrainError::Schema { model, rows })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Training is on raw logits; the calibration is fitted again after it.
+fn uncalibrated(model: &Model) -> Result<Model, TrainError> {
+    let mut model = model.clone();
+    model.set_calibration(None)?;
+    Ok(model)
 }
 
 /// Which values of categorical features the rows hold often enough; a resumed run counts again.
@@ -228,7 +308,7 @@ fn admission(slice: &Slice<'_>) -> Admission {
 
 /// A new model with the rows' normalisation, each head's bias at the logit of its (weighted) rate, so that the first
 /// steps need not learn it.
-fn start(examples: &Examples<'_>, model: &ModelConfig) -> Result<Model, TrainError> {
+fn new(examples: &Examples<'_>, model: &ModelConfig) -> Result<Model, TrainError> {
     let slice = examples.slice;
     let mut model = Model::new(model.clone(), &slice.dataset.schema, examples.config.seed)?;
     if !model.config().compatibility {

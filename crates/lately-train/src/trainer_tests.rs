@@ -267,6 +267,47 @@ fn twenty_interrupted_runs_end_as_the_whole_one() {
 }
 
 #[test]
+fn a_run_from_a_model_goes_on_from_it_and_resumes_to_the_bit() {
+    let d = streams(60, 4);
+    let model = small(Encoder::Transact);
+    let (trained, _) = run(&d, &model, &TrainConfig { calibration: CalibrationKind::Platt, ..quick() });
+    assert!(trained.calibration().is_some());
+    let config = TrainConfig { epochs: 1, learning_rate: 1e-5, ..quick() };
+    let go_on = |config: &TrainConfig, path: Option<&Path>, stop_at: u64| {
+        let stop = &mut |p: &Progress| if p.step == stop_at { Control::Stop } else { Control::Continue };
+        train(&d.all(), &trained, config, path, stop).unwrap()
+    };
+    let Outcome::Finished { model: whole, report } = go_on(&config, None, 0) else { panic!("not stopped") };
+    let (cold, _) = run(&d, &model, &config);
+    assert!(report.loss[0] < 0.9 * run(&d, &model, &config).1.loss[0], "it begins where the other ended");
+    assert!(click_auc(&whole, &d) > click_auc(&cold, &d) + 0.1);
+    assert_eq!(whole.calibration(), None, "that of the start fits no more");
+    assert_eq!(whole.normaliser(), trained.normaliser());
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    assert!(matches!(go_on(&config, Some(&path), 1), Outcome::Stopped { step: 1 }));
+    let Outcome::Finished { model: again, report: resumed } = go_on(&config, Some(&path), 0) else {
+        panic!("not stopped")
+    };
+    assert_eq!(resumed.resumed_at, 1);
+    assert!(bits(&again, &resumed) == bits(&whole, &report));
+    // The state of another start is not gone on with.
+    assert!(matches!(go_on(&config, Some(&path), 1), Outcome::Finished { .. }), "it is done already");
+    let other = train(&d.all(), &cold, &config, Some(&path), &mut |_| Control::Continue);
+    assert!(matches!(other, Err(TrainError::State(StateError::OtherRun(_)))));
+}
+
+#[test]
+fn a_start_of_another_schema_is_refused() {
+    let d = world(20, 1);
+    let mut other = (*schema()).clone();
+    other.heads.truncate(1);
+    let start = Model::new(small(Encoder::None), &other, 1).unwrap();
+    let refused = train(&d.all(), &start, &quick(), None, &mut |_| Control::Continue).unwrap_err();
+    assert!(matches!(refused, TrainError::Schema { .. }), "{refused}");
+}
+
+#[test]
 fn a_bound_on_memory_changes_no_bit_or_is_refused() {
     let d = world(60, 3);
     let model = small(Encoder::Transact);
@@ -274,7 +315,7 @@ fn a_bound_on_memory_changes_no_bit_or_is_refused() {
     let free = run(&d, &model, &config(0));
     let (slice, config_0) = (d.all(), config(0));
     let examples = Examples::new(&slice, &config_0).unwrap();
-    let least = Memory::measure(&start(&examples, &model).unwrap(), &examples).unwrap().total();
+    let least = Memory::measure(&new(&examples, &model).unwrap(), &examples).unwrap().total();
     let tight = run(&d, &model, &config(least));
     assert!(bits(&free.0, &free.1) == bits(&tight.0, &tight.1));
     let refused = train(&slice, &model, &config(least - 1), None, &mut |_| Control::Continue).unwrap_err();
@@ -378,7 +419,7 @@ fn normalisation_and_first_bias_come_from_the_rows_and_stay() {
     let mean = views.iter().sum::<f64>() / views.len() as f64;
     assert!((f64::from(model.normaliser().item_mean[0]) - mean).abs() < 1e-3);
     let (slice, config) = (d.all(), quick());
-    let fresh = start(&Examples::new(&slice, &config).unwrap(), &small(Encoder::None)).unwrap();
+    let fresh = new(&Examples::new(&slice, &config).unwrap(), &small(Encoder::None)).unwrap();
     assert_eq!(fresh.normaliser(), model.normaliser());
     let bias = &fresh.parameters().iter().find(|p| p.name == "heads.bias").unwrap().data;
     let rate = d.stats.positives[0] as f64 / d.stats.rows as f64;

@@ -39,9 +39,18 @@ pub fn measure(
     scores: &Scores,
     options: &EvalOptions,
 ) -> Result<Vec<Measured>, EvalError> {
-    let view = View::new(slice, chunks);
+    measure_in(&View::new(slice, chunks), slice, scores, options)
+}
+
+/// [`measure`] with the users numbered by the caller's view of the slice.
+pub(crate) fn measure_in(
+    view: &View<'_>,
+    slice: &Slice<'_>,
+    scores: &Scores,
+    options: &EvalOptions,
+) -> Result<Vec<Measured>, EvalError> {
     let scorers = std::slice::from_ref(scores);
-    check(&view, scorers)?;
+    check(view, scorers)?;
     let ranked = [view.rank(scores, options.seed)];
     let places = (0..view.heads).flat_map(|head| GROUPS.map(|group| (head, group)));
     let cells: Vec<Cell> =

@@ -1,7 +1,7 @@
 //! `lately import`: logged data of others into a data directory.
 
 use std::cell::RefCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -11,8 +11,11 @@ use lately_store::Store;
 use lately_train::embed::{EmbedOptions, ppmi_svd};
 
 use crate::data_dir::DataDir;
+use crate::demo::demo_toml;
 use crate::import::{BoxError, DEFAULT_MAX_BAD, Embed, ImportError, ImportReport, Sink, VECTOR_DIM};
 use crate::import::{generic, kuairand, polis};
+use crate::wire_up::now_ms;
+use crate::world::{World, WorldConfig};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Target {
@@ -43,6 +46,24 @@ pub(crate) enum Command {
         #[command(flatten)]
         target: Target,
     },
+    /// The synthetic world's own past, to try things on without anybody's data.
+    World {
+        /// Days of it; they end today.
+        #[arg(long, default_value_t = 18, value_parser = clap::value_parser!(u32).range(1..=366))]
+        days: u32,
+        /// How fast fashions and tastes move on; 0: not at all.
+        #[arg(long, default_value_t = 1.0)]
+        drift: f64,
+        /// People.
+        #[arg(long, default_value_t = 1_000)]
+        users: usize,
+        /// Everything follows from it.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Data directory to write to; made if it does not exist.
+        #[arg(long, value_name = "DIR")]
+        into: PathBuf,
+    },
     /// Any CSV, JSONL or Parquet files, through a mapping; see docs/import.md.
     Table {
         /// The mapping, a TOML file.
@@ -72,6 +93,16 @@ pub(crate) fn run(command: &Command) -> Result<()> {
             let toml = format!("{}\n[schema]\n{}", POLIS, read.schema_toml());
             write(target, &toml, |sink| read.emit(&embed(), sink))
         }
+        Command::World { days, drift, users, seed, into } => {
+            if !(0.0..=10.0).contains(drift) {
+                bail!("--drift is {drift}: it must be from 0 to 10");
+            }
+            world(
+                WorldConfig { users: *users, seed: *seed, drift: *drift, ..WorldConfig::default() },
+                *days,
+                into,
+            )
+        }
         Command::Table { mapping, config, target } => {
             let toml = std::fs::read_to_string(config)
                 .with_context(|| format!("cannot read {}", config.display()))?;
@@ -80,6 +111,24 @@ pub(crate) fn run(command: &Command) -> Result<()> {
             write(target, &toml, |sink| read.emit(sink))
         }
     }
+}
+
+/// Writes days of a world that end at the last midnight.
+fn world(config: WorldConfig, days: u32, into: &Path) -> Result<()> {
+    const DAY_MS: i64 = 86_400_000;
+    let dir = DataDir::create(into, &demo_toml())?;
+    let store = dir.store()?;
+    if store.next_offset() > 0 {
+        bail!("{} holds {} records already: choose an empty directory", into.display(), store.next_offset());
+    }
+    let end = now_ms().div_euclid(DAY_MS) * DAY_MS;
+    let start = end - i64::from(days) * DAY_MS;
+    let world = World::new(config)?;
+    for events in [world.items(start), world.users(start), world.bootstrap(days, end)?] {
+        store.append(events).context("writing the world's past")?;
+    }
+    println!("{} log records of {days} days in {}", store.next_offset(), into.display());
+    Ok(())
 }
 
 /// Head of the `lately.toml` that an import of KuaiRand writes.

@@ -2,6 +2,7 @@
 
 mod ablate;
 mod bench;
+mod decay;
 mod demo;
 mod embed;
 mod eval;
@@ -39,6 +40,8 @@ enum Command {
     Eval(eval::Args),
     /// Compare configurations of the model over several seeds.
     Ablate(ablate::Args),
+    /// Measure what a model loses by standing still, and what retraining gives back.
+    Decay(decay::Args),
     /// Serve rankings over HTTP and gRPC.
     Serve(serve::Args),
     /// Make served rankings again from the log, and compare.
@@ -63,6 +66,7 @@ impl Cli {
             Command::Train(args) => train::run(&args),
             Command::Eval(args) => eval::run(&args),
             Command::Ablate(args) => ablate::run(&args),
+            Command::Decay(args) => decay::run(&args),
             Command::Serve(args) => serve::run(&args),
             Command::Replay(args) => replay::run(&args),
             Command::Bench(command) => bench::run(&command),

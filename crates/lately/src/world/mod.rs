@@ -7,6 +7,7 @@
 
 mod bootstrap;
 mod catalogue;
+mod drift;
 mod population;
 mod session;
 
@@ -29,7 +30,7 @@ pub fn schema() -> Result<Schema, SchemaError> {
 }
 
 /// How large the world is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WorldConfig {
     /// People. Default 400.
     pub users: usize,
@@ -39,11 +40,13 @@ pub struct WorldConfig {
     pub topics: usize,
     /// Everything follows from it. Default 1.
     pub seed: u64,
+    /// How fast fashions and tastes move on from day to day; 1 is a quick world. Default 0: not at all.
+    pub drift: f64,
 }
 
 impl Default for WorldConfig {
     fn default() -> Self {
-        Self { users: 400, items: 1_200, topics: 24, seed: 1 }
+        Self { users: 400, items: 1_200, topics: 24, seed: 1, drift: 0.0 }
     }
 }
 

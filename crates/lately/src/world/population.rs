@@ -12,7 +12,7 @@ const COUNTRIES: [&str; 6] = ["BR", "DE", "IN", "JP", "KE", "US"];
 /// Share of core users.
 const CORE: f64 = 0.3;
 /// Topics that a person likes for long.
-const LIKED: usize = 4;
+pub(super) const LIKED: usize = 4;
 
 /// One person, as they are for long.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub(super) struct Person {
     pub(super) visits_per_day: f64,
     /// Taste for each topic, 0 to 1; sums to 1.
     pub(super) taste: Vec<f64>,
+    /// Weights by which topics come to be liked.
+    pub(super) popular: Vec<f64>,
     /// A topic that they would rather not see.
     pub(super) disliked: usize,
     /// How readily they act at all, in logits.
@@ -67,6 +69,7 @@ fn person(number: u64, config: &WorldConfig, rng: &mut ChaCha8Rng) -> Result<Per
         core,
         visits_per_day,
         taste,
+        popular,
         disliked: disliked.unwrap_or(0),
         readiness: 0.3 * normal(rng),
         country: COUNTRIES[rng.random_range(0..COUNTRIES.len())],

@@ -7,6 +7,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use super::catalogue::Thing;
+use super::drift::Mood;
 use super::population::Person;
 use super::{World, WorldError, draw, stream};
 
@@ -52,6 +53,7 @@ pub struct Chances {
 pub struct Session<'w> {
     world: &'w World,
     person: &'w Person,
+    mood: Mood,
     /// What is wanted now, by topic; sums to 1.
     want: Vec<f64>,
     /// Topics of the latest items looked at, oldest first.
@@ -63,9 +65,10 @@ impl<'w> Session<'w> {
     pub(super) fn open(world: &'w World, person: &'w Person, time_ms: i64) -> Self {
         let seed = world.config.seed;
         let phase = time_ms.div_euclid(PHASE_MS) as u64;
-        let want = fresh_want(person, &mut stream(seed, 3 + person.number, phase));
+        let mood = world.mood(person, time_ms);
+        let want = fresh_want(&mood, &mut stream(seed, 3 + person.number, phase));
         let rng = stream(seed ^ 0x5e55_1011, 3 + person.number, time_ms as u64);
-        Self { world, person, want, recent: VecDeque::with_capacity(MEMORY + 1), rng }
+        Self { world, person, mood, want, recent: VecDeque::with_capacity(MEMORY + 1), rng }
     }
 
     /// Whose visit it is.
@@ -91,7 +94,7 @@ impl<'w> Session<'w> {
             }
         }
         if self.rng.random_bool(MOVE_ON) {
-            self.want = fresh_want(self.person, &mut self.rng);
+            self.want = fresh_want(&self.mood, &mut self.rng);
         }
         Ok(out)
     }
@@ -133,13 +136,15 @@ impl<'w> Session<'w> {
 
     fn chances_of(&self, thing: &Thing) -> Chances {
         let want = self.want[thing.topic] / self.want.iter().sum::<f64>().max(1e-9);
-        let taste = self.person.taste[thing.topic];
+        let taste = self.mood.taste[thing.topic];
+        let fashion = self.mood.fashion.get(thing.topic).copied().unwrap_or(0.0);
         let repeats = self.recent.iter().filter(|t| **t == thing.topic).count() as f64;
         // Two or three of a kind are welcome, more are tiring.
         let tired = (repeats - 3.0).max(0.0);
-        let base = self.person.readiness + thing.quality + 1.6 * taste - 0.35 * tired;
+        let base = self.person.readiness + thing.quality + fashion + 1.6 * taste - 0.35 * tired;
         let disliked = if thing.topic == self.person.disliked { 1.0 } else { 0.0 };
-        let hide = sigmoid(-5.2 + 2.2 * disliked + 0.35 * tired - 1.5 * want - 0.4 * thing.quality);
+        let hide =
+            sigmoid(-5.2 + 2.2 * disliked + 0.35 * tired - 1.5 * want - 0.4 * (thing.quality + fashion));
         let click = (1.0 - hide) * sigmoid(base - 2.6 + 4.6 * want - disliked);
         let save = click * sigmoid(base - 1.6 + 3.2 * want);
         Chances { click, save, hide }
@@ -147,10 +152,15 @@ impl<'w> Session<'w> {
 }
 
 /// What is wanted for a while: mostly one topic, a little of a second, and of everything a trace.
-fn fresh_want(person: &Person, rng: &mut ChaCha8Rng) -> Vec<f64> {
-    let topics = person.taste.len();
-    let mut one =
-        || if rng.random_bool(STRAY) { rng.random_range(0..topics) } else { draw(rng, &person.taste) };
+fn fresh_want(mood: &Mood, rng: &mut ChaCha8Rng) -> Vec<f64> {
+    let topics = mood.taste.len();
+    // What is in fashion is wanted more by those who stray.
+    let fashion: Vec<f64> = mood.fashion.iter().map(|topic| topic.exp()).collect();
+    let mut one = || match rng.random_bool(STRAY) {
+        true if fashion.is_empty() => rng.random_range(0..topics),
+        true => draw(rng, &fashion),
+        false => draw(rng, &mood.taste),
+    };
     let (first, second) = (one(), one());
     let mut want = vec![0.1 / topics as f64; topics];
     want[first] += 0.65;

@@ -13,7 +13,9 @@ fn world(seed: u64) -> World {
 
 #[test]
 fn the_same_seed_gives_the_same_world_and_log() {
-    let small = |seed| World::new(WorldConfig { users: 40, items: 100, topics: 8, seed }).unwrap();
+    let small = |seed| {
+        World::new(WorldConfig { users: 40, items: 100, topics: 8, seed, ..WorldConfig::default() }).unwrap()
+    };
     let all = |w: &World| [w.items(END), w.users(END), w.bootstrap(2, END).unwrap()];
     assert_eq!(all(&small(5)), all(&small(5)));
     assert_ne!(all(&small(5)), all(&small(6)));
