@@ -12,7 +12,7 @@ use crate::plan::{Parameter, Plan};
 use crate::{Admission, Calibration, Golden, Model, ModelConfig, ModelError, Normaliser};
 
 /// Written by this version; older ones are read, newer ones refused.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 /// Key of the manifest in the file's metadata.
 const MANIFEST: &str = "lately.manifest";
 /// Prefix of the tensors of admitted buckets, one a feature that has a `min_count`.
@@ -60,6 +60,10 @@ pub struct Manifest {
     /// Calibration of the probabilities: that of the model.
     #[serde(default)]
     pub calibration: Option<Calibration>,
+    /// What the training rows looked like, in a form that carries its own version: what is served later is held
+    /// against it. Absent in files of formats 1 and 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<serde_json::Value>,
 }
 
 impl Manifest {
@@ -78,6 +82,7 @@ impl Manifest {
             parent: None,
             metrics: BTreeMap::new(),
             calibration: model.calibration().cloned(),
+            profile: None,
         }
     }
 

@@ -2,8 +2,9 @@
 //!
 //! Read in this order: [`mod@join`] (what was served, joined with what followed), [`dataset`] (the rows), [`config`] and
 //! [`trainer`], [`calibration`], [`predict`] and [`eval`] (how good it is), [`gate`] (may it be promoted) and
-//! [`publish`]. [`embed`] makes item vectors from histories, [`ablation`] compares configurations over seeds. Nothing
-//! here depends on the number of threads, nor on a clock but for pace.
+//! [`publish`]. [`embed`] makes item vectors from histories, [`ablation`] compares configurations over seeds, [`drift`]
+//! holds what is served against what was trained on. Nothing here depends on the number of threads, nor on a clock but
+//! for pace.
 
 pub mod ablation;
 pub mod calibration;
@@ -13,6 +14,7 @@ pub mod config;
 pub mod dataset;
 pub mod dates;
 pub mod decay;
+pub mod drift;
 pub mod embed;
 pub mod eval;
 mod examples;

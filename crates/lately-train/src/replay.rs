@@ -28,6 +28,11 @@ impl Logged {
         let item = |i: &lately_features::ImpressionItem| (i.item.as_str().to_owned(), i.heads.clone());
         scored.then(|| Self { version, heads: impression.items.iter().map(item).collect() })
     }
+
+    /// An item's probabilities, one a head.
+    pub fn of(&self, item: &str) -> Option<&[f32]> {
+        self.heads.get(item).map(Vec::as_slice)
+    }
 }
 
 /// How what was replayed agrees with what was logged.

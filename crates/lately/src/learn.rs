@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use lately_model::{Golden, Manifest, Model, ModelConfig};
 use lately_store::{Registry, Version};
+use lately_train::drift::Profile;
 use lately_train::predict::golden;
 use lately_train::publish::{CHAMPION, publish_with};
 use lately_train::state::StateError;
@@ -78,6 +79,7 @@ pub fn learn(slice: &Slice<'_>, plan: &Plan<'_>, bar: bool) -> Result<Trained> {
         ("last_loss", tail_mean(&report.loss)),
     ];
     manifest.metrics.extend(metrics.map(|(name, value)| (name.to_owned(), value)));
+    manifest.profile = Some(Profile::of(slice).to_json()?);
     let golden = golden(slice, &model)?;
     Ok(Trained { model, manifest, golden, report })
 }
