@@ -11,7 +11,10 @@ use lately_server::{LimitError, Limits};
 use lately_store::StoreLimits;
 use lately_train::TrainConfig;
 use lately_train::dates::{DateError, Zone};
+use lately_train::gate::{GateConfig, GateError};
 use serde::Deserialize;
+
+use crate::retrain::{RetrainConfig, RetrainConfigError};
 
 /// Everything a project configures.
 #[derive(Debug, Clone, Deserialize)]
@@ -37,6 +40,12 @@ pub struct Config {
     /// Where to listen.
     #[serde(default)]
     pub serve: ServeConfig,
+    /// When and how a model is retrained.
+    #[serde(default)]
+    pub retrain: RetrainConfig,
+    /// What a retrained model must hold.
+    #[serde(default)]
+    pub gate: GateConfig,
 }
 
 /// About the data as a whole.
@@ -53,7 +62,7 @@ impl Default for DataConfig {
     }
 }
 
-/// Where to listen, and how often to retrain.
+/// Where to listen.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServeConfig {
@@ -63,10 +72,6 @@ pub struct ServeConfig {
     pub admin_bind: String,
     /// Seconds between looks at the registry for a new champion.
     pub registry_poll_seconds: u64,
-    /// Seconds between retrainings inside the server; 0: never.
-    pub retrain_seconds: u64,
-    /// Days of the log that a retraining reads.
-    pub retrain_window_days: u32,
     /// Limits of the doors.
     pub limits: Limits,
 }
@@ -77,8 +82,6 @@ impl Default for ServeConfig {
             bind: "127.0.0.1:7000".to_owned(),
             admin_bind: "127.0.0.1:7001".to_owned(),
             registry_poll_seconds: 2,
-            retrain_seconds: 0,
-            retrain_window_days: 14,
             limits: Limits::default(),
         }
     }
@@ -119,6 +122,22 @@ pub enum ConfigError {
         /// What is wrong.
         source: LimitError,
     },
+    /// A setting of the retraining is out of range.
+    #[error("{path}: {source}")]
+    Retrain {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: RetrainConfigError,
+    },
+    /// A bound of the gate is out of range.
+    #[error("{path}: {source}")]
+    Gate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: GateError,
+    },
     /// There is no such time zone.
     #[error("{path}: [data] time_zone: {source}")]
     Zone {
@@ -143,6 +162,8 @@ impl Config {
             .map_err(|e| ConfigError::Parse { path: path.to_owned(), message: e.to_string() })?;
         config.schema.validate().map_err(|source| ConfigError::Schema { path: path.to_owned(), source })?;
         config.serve.limits.check().map_err(|source| ConfigError::Limit { path: path.to_owned(), source })?;
+        config.retrain.check().map_err(|source| ConfigError::Retrain { path: path.to_owned(), source })?;
+        config.gate.check().map_err(|source| ConfigError::Gate { path: path.to_owned(), source })?;
         config.train.zone = Zone::named(&config.data.time_zone)
             .map_err(|source| ConfigError::Zone { path: path.to_owned(), source })?;
         Ok(config)

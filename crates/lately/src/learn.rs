@@ -13,7 +13,7 @@ use lately_train::drift::Profile;
 use lately_train::predict::golden;
 use lately_train::publish::{CHAMPION, publish_with};
 use lately_train::state::StateError;
-use lately_train::trainer::{Control, Outcome, Progress, TrainError, TrainReport, train};
+use lately_train::trainer::{Control, Outcome, Progress, Start, TrainError, TrainReport, train};
 use lately_train::{Slice, TrainConfig};
 
 /// What is to be trained.
@@ -23,7 +23,9 @@ pub struct Plan<'a> {
     pub model: ModelConfig,
     /// Settings.
     pub train: TrainConfig,
-    /// Version that is replaced.
+    /// Model whose weights it goes on from, of the same shape; `None`: from new.
+    pub start: Option<&'a Model>,
+    /// Version that is replaced, or gone on from.
     pub parent: Option<Version>,
     /// File in which a killed run is kept; `None`: a killed run starts anew.
     pub state: Option<&'a Path>,
@@ -52,7 +54,8 @@ pub fn learn(slice: &Slice<'_>, plan: &Plan<'_>, bar: bool) -> Result<Trained> {
         draw(&bar, p);
         Control::Continue
     };
-    let mut run = || train(slice, &plan.model, &plan.train, plan.state, &mut show);
+    let start = plan.start.map_or(Start::New(&plan.model), Start::From);
+    let mut run = || train(slice, start, &plan.train, plan.state, &mut show);
     let outcome = match (run(), plan.state) {
         (
             Err(TrainError::State(error @ (StateError::OtherRun(_) | StateError::Damaged { .. }))),

@@ -16,7 +16,7 @@ use lately::data_dir::DataDir;
 use lately::demo::crowd::Crowd;
 use lately::demo::{Demo, DemoOptions, demo_toml};
 use lately::learn::champion;
-use lately::retrain::turn;
+use lately::retrain::{Kind, Learner};
 use lately::world::WorldConfig;
 use lately_features::{Event, Impression};
 use lately_model::{Manifest, Model};
@@ -315,17 +315,17 @@ fn a_retraining_is_judged(demo: &Demo, http: &Http, admin: &Http) -> Result<()> 
     let registry = &demo.server.registry;
     let (former, generation) = (champion(registry)?.context("no champion")?, demo.server.generation());
     let before = registry.versions()?.len();
-    let turn = turn(&demo.dir, &demo.server.store, registry, 14, 2)?;
+    let turn = Learner::new(&demo.dir, &demo.server.store, registry).turn(Some(Kind::Full))?;
     println!("{turn}");
-    ensure!(turn.rows > 1_000 && turn.held_out > 0, "{turn:?}");
-    ensure!(registry.versions()?.len() == before + 1 && turn.version != former.to_string());
-    if turn.verdict.passed() {
-        return serves(http, admin, &turn.version, generation + 1);
+    if let Some(version) = turn.version() {
+        ensure!(turn.rows > 1_000 && turn.held_out > 0, "{turn:?}");
+        ensure!(registry.versions()?.len() == before + 1 && version != former.to_string());
+        if turn.promoted() {
+            return serves(http, admin, version, generation + 1);
+        }
     }
-    ensure!(
-        turn.verdict.failures.iter().all(|f| f.to_string().chars().any(|c| c.is_ascii_digit())),
-        "{turn}"
-    );
+    let failures = &turn.refused().context("neither promoted nor refused")?.failures;
+    ensure!(failures.iter().all(|f| f.to_string().chars().any(|c| c.is_ascii_digit())), "{turn}");
     serves(http, admin, &former.to_string(), generation)
 }
 

@@ -87,7 +87,7 @@ pub fn run(
 /// Trains, scores, measures and keeps one.
 fn one(bench: &Bench<'_>, entry: &Entry, train: TrainConfig) -> Result<Kept> {
     let state = bench.kept.state(&entry.model, &train)?;
-    let plan = Plan { model: entry.model.clone(), train, parent: None, state: Some(&state) };
+    let plan = Plan { model: entry.model.clone(), train, start: None, parent: None, state: Some(&state) };
     let trained = learn(&bench.train, &plan, true)?;
     let threads = plan.train.threads;
     let scores = by_model(&entry.name, &bench.test, &bench.chunks, &trained.model, threads)?;

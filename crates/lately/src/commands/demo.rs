@@ -11,7 +11,7 @@ use crate::demo::crowd::Crowd;
 use crate::demo::summary::Summary;
 use crate::demo::{Demo, DemoOptions};
 use crate::interrupt::Interrupt;
-use crate::retrain::{Turn, turn};
+use crate::retrain::{Learner, Turn};
 use crate::world::WorldConfig;
 
 /// Time to the first retraining where the demo has no end.
@@ -112,8 +112,7 @@ fn first_page(demo: &Demo) -> Result<()> {
 
 fn learn_from_what_was_served(demo: &Demo) -> Result<Turn> {
     demo.server.flush_impressions();
-    // One thread: the other core goes on serving.
-    let done = turn(&demo.dir, &demo.server.store, &demo.server.registry, 14, 1)?;
+    let done = Learner::new(&demo.dir, &demo.server.store, &demo.server.registry).turn(None)?;
     demo.server.reload()?;
     Ok(done)
 }

@@ -1,15 +1,18 @@
 //! `lately serve`: rankings over HTTP.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Args as ClapArgs;
 
 use crate::data_dir::DataDir;
 use crate::interrupt::Interrupt;
-use crate::retrain::turn;
-use crate::wire_up::Server;
+use crate::retrain::Learner;
+use crate::wire_up::{Server, now_ms};
+
+/// Between looks at whether a turn of learning is due.
+const LOOK: Duration = Duration::from_secs(1);
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
@@ -29,32 +32,39 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let interrupt = Interrupt::install()?;
-    let dir = DataDir::open(&args.data)?;
+    let mut dir = DataDir::open(&args.data)?;
+    let retrain = &mut dir.config.retrain;
+    retrain.every_seconds = args.retrain_seconds.unwrap_or(retrain.every_seconds);
     let config = &dir.config.serve;
     let bind = args.bind.as_ref().unwrap_or(&config.bind);
     let admin_bind = args.admin_bind.as_ref().unwrap_or(&config.admin_bind);
     let server = Server::start(&dir, bind, admin_bind, None)?;
     println!("serving {} on http://{}", server.model_version(), server.address);
     println!("admin and metrics on http://{}", server.admin_address);
-    let retrain = args.retrain_seconds.unwrap_or(config.retrain_seconds);
-    let interval = (retrain > 0).then(|| Duration::from_secs(retrain));
-    while !interrupt.wait(interval) {
+    learn(&dir, &server, &interrupt)?;
+    println!("stopping: finishing requests in work");
+    server.stop()
+}
+
+/// Takes turns of learning as they are due, until the process is asked to end.
+fn learn(dir: &DataDir, server: &Server, interrupt: &Interrupt) -> Result<()> {
+    let config = &dir.config.retrain;
+    let learner = Learner::new(dir, &server.store, &server.registry);
+    let mut last = Instant::now();
+    while !interrupt.wait(Some(LOOK)) {
+        let newest = if config.max_age_hours > 0.0 { learner.newest_row_ms()? } else { None };
+        let Some(due) = config.due(last.elapsed(), newest, now_ms(), None) else { continue };
+        tracing::info!(%due, "a turn of learning");
         server.flush_impressions();
-        match turn(
-            &dir,
-            &server.store,
-            &server.registry,
-            config.retrain_window_days,
-            dir.config.train.threads,
-        ) {
-            Ok(done) => {
-                println!("{done}");
+        match learner.turn(None) {
+            Ok(turn) => {
+                println!("{turn}");
                 server.reload()?;
             }
             // The log may still be too short to learn from; the server serves on.
             Err(error) => eprintln!("retraining failed: {error:#}"),
         }
+        last = Instant::now();
     }
-    println!("stopping: finishing requests in work");
-    server.stop()
+    Ok(())
 }

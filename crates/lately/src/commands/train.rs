@@ -184,7 +184,7 @@ pub(crate) fn train_and_publish(
     let registry = dir.registry()?;
     let state = dir.path.join("training").join(format!("{}.state", encoder_name(&model)));
     let parent = champion(&registry)?;
-    let plan = Plan { model, train, parent, state: Some(&state) };
+    let plan = Plan { model, train, start: None, parent, state: Some(&state) };
     let trained = learn(slice, &plan, true)?;
     let version = trained.publish(&registry, alias, Some(&state))?.to_string();
     let report = &trained.report;

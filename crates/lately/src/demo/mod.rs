@@ -129,8 +129,13 @@ fn first_model(
         options.days,
         start.elapsed().as_secs_f64(),
     ));
-    let plan =
-        Plan { model: dir.config.model.clone(), train: dir.config.train.clone(), parent: None, state: None };
+    let plan = Plan {
+        model: dir.config.model.clone(),
+        train: dir.config.train.clone(),
+        start: None,
+        parent: None,
+        state: None,
+    };
     let trained = learn(&dataset.all(), &plan, options.bars)?;
     let version = trained.publish(&dir.registry()?, Some(lately_train::publish::CHAMPION), None)?;
     say(&format!(
