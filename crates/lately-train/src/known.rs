@@ -208,7 +208,7 @@ impl Known {
             return View { tokens, items, features };
         }
         let known = entries.iter().filter(|e| e.offset < watermark).take(self.stored);
-        let known = UserSequence::from_entries(known.cloned(), self.stored);
+        let known = UserSequence::from_ordered(known.cloned().collect());
         let full = entries.len() == self.stored + self.slack;
         let cut = full && known.entries().len() < self.stored;
         let tokens = (!cut).then(|| of(&known));
