@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::event::{EventError, FeatureValue, FeatureValues};
 use crate::schema::{CoreUsers, FeatureKind, bucket};
 
 /// Features of one item or user, in the order of the schema.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Features {
     /// Hash buckets: for each categorical feature `max_values` slots; 0 is an empty slot.
     pub categorical: Box<[u32]>,

@@ -59,6 +59,12 @@ impl UserSequence {
         &self.entries
     }
 
+    /// Takes entries that stand in order and are each there once, as [`UserSequence::entries`] gave them.
+    pub fn from_ordered(entries: Vec<SequenceEntry>) -> Self {
+        debug_assert!(entries.is_sorted_by(|a, b| a.key() > b.key()), "newest first");
+        Self { entries }
+    }
+
     /// Puts an entry at its place, keeping at most `cap`. Costs O(cap) moves; the common case, a new newest
     /// action, compares event ids over the sequence once.
     pub fn apply(&mut self, entry: SequenceEntry, cap: usize) -> Applied {

@@ -23,6 +23,9 @@ pub struct Candidate {
     pub observed: u64,
     /// Its place in the list, from 0.
     pub position: u16,
+    /// How many candidates of its request it stands for: 1, or more for one of the negatives that were kept of a thinned
+    /// request.
+    pub stands_for: f32,
 }
 
 /// One ranking, as it was served.
@@ -83,6 +86,32 @@ pub(crate) fn head_bits(schema: &Schema) -> Vec<u64> {
 }
 
 impl Dataset {
+    /// Puts requests in order, with users and items numbered by their first appearance in it; `ids`: those that the
+    /// requests' numbers mean.
+    pub(crate) fn new(
+        schema: Arc<Schema>,
+        embedding_version: String,
+        ids: (Vec<UserId>, Vec<ItemId>),
+        mut requests: Vec<Request>,
+        stats: JoinStats,
+    ) -> Self {
+        requests.sort_by_key(|r| (r.time_ms, r.offset));
+        let (mut users, mut items) = (Renumber::new(ids.0), Renumber::new(ids.1));
+        for request in &mut requests {
+            request.user = users.number(request.user);
+            request.candidates.iter_mut().for_each(|c| c.item = items.number(c.item));
+        }
+        let (assembler, head_bits) = (Assembler::new(&schema), head_bits(&schema));
+        let (users, items) = (users.list, items.list);
+        let mut dataset =
+            Self { schema, embedding_version, users, items, requests, stats, assembler, head_bits };
+        dataset.stats.requests = dataset.requests.len() as u64;
+        dataset.stats.rows = dataset.requests.iter().map(|r| r.candidates.len() as u64).sum();
+        dataset.stats.tokens = dataset.requests.iter().map(|r| r.tokens.len() as u64).sum();
+        dataset.stats.positives = dataset.all().positives();
+        dataset
+    }
+
     /// Number of heads.
     pub fn heads(&self) -> usize {
         self.head_bits.len()
@@ -102,6 +131,28 @@ impl Dataset {
     /// All requests.
     pub fn all(&self) -> Slice<'_> {
         self.slice(DateRange::ALL)
+    }
+}
+
+/// Numbers by order of appearance, in place of others.
+struct Renumber<Id> {
+    ids: Vec<Id>,
+    numbers: Vec<u32>,
+    list: Vec<Id>,
+}
+
+impl<Id: Clone> Renumber<Id> {
+    fn new(ids: Vec<Id>) -> Self {
+        Self { numbers: vec![u32::MAX; ids.len()], ids, list: Vec::new() }
+    }
+
+    fn number(&mut self, former: u32) -> u32 {
+        let number = &mut self.numbers[former as usize];
+        if *number == u32::MAX {
+            *number = self.list.len() as u32;
+            self.list.push(self.ids[former as usize].clone());
+        }
+        *number
     }
 }
 
@@ -182,6 +233,9 @@ impl<'a> Slice<'a> {
             for c in &r.candidates {
                 hasher.update(&number(&c.features).to_le_bytes());
                 hasher.update(&c.observed.to_le_bytes());
+                if c.stands_for != 1.0 {
+                    hasher.update(&c.stands_for.to_le_bytes());
+                }
             }
         }
         hasher.digest128()

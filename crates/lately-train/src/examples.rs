@@ -26,6 +26,8 @@ pub(crate) struct Examples<'a> {
     users: Users,
     /// Bits of the actions that make some head's label 1.
     positive: u64,
+    /// Whether a row may stand for several of its list.
+    copies: bool,
 }
 
 /// A row and how many it stands for: 1, or more for one of the negatives that were kept.
@@ -100,7 +102,9 @@ impl<'a> Examples<'a> {
         let weights = Weights::new(schema, &config.label_weights)?;
         let users = Users::new(schema, &config.user_weights)?;
         let positive = slice.dataset.head_bits.iter().fold(0, |all, bits| all | bits);
-        Ok(Self { slice, config, groups: Groups::of(slice, config), weights, users, positive })
+        let thinned = slice.iter().flat_map(|r| &r.candidates).any(|c| c.stands_for != 1.0);
+        let copies = config.negative_rate < 1.0 || thinned;
+        Ok(Self { slice, config, groups: Groups::of(slice, config), weights, users, positive, copies })
     }
 
     fn request(&self, at: u32) -> &'a Request {
@@ -113,9 +117,10 @@ impl<'a> Examples<'a> {
         let mut random = Random::of(self.config.seed, &[NEGATIVE, epoch, u64::from(at)]);
         self.request(at).candidates.iter().filter_map(move |candidate| {
             let drawn = rate >= 1.0 || random.uniform() < rate; // one draw a row, whatever it is
+            let stands_for = f64::from(candidate.stands_for);
             match candidate.observed & positive != 0 {
-                true => Some((candidate, 1.0)),
-                false => drawn.then_some((candidate, 1.0 / rate)),
+                true => Some((candidate, stands_for)),
+                false => drawn.then_some((candidate, stands_for / rate)),
             }
         })
     }
@@ -131,11 +136,14 @@ impl<'a> Examples<'a> {
         groups.iter().flat_map(|group| self.groups.get(*group)).map(|at| self.request(*at).tokens.len()).sum()
     }
 
-    /// Every row's request and its weight in each head, with all rows kept.
+    /// Every row and its weight in each head, with all rows kept.
     pub(crate) fn weighted(&self) -> impl Iterator<Item = (&'a Candidate, impl Iterator<Item = f64>)> {
         self.slice.iter().flat_map(move |request| {
             let user = self.users.of(request.features.as_deref());
-            request.candidates.iter().map(move |c| (c, self.weights.of(c.observed).map(move |w| w * user)))
+            request.candidates.iter().map(move |c| {
+                let times = user * f64::from(c.stands_for);
+                (c, self.weights.of(c.observed).map(move |w| w * times))
+            })
         })
     }
 
@@ -181,7 +189,7 @@ impl<'a> Examples<'a> {
         for (row, copies) in &page.rows {
             let weights = self.weights.of(row.observed);
             part.weights.extend(weights.map(|weight| (weight * copies * scale) as f32));
-            if self.config.negative_rate < 1.0 {
+            if self.copies {
                 part.copies.push(*copies as f32);
             }
         }

@@ -7,23 +7,20 @@
 //! newest actions, [`JoinOptions::slack`] more a user, and versions of features; a row for which that was not enough
 //! is left out and counted as `unknowable` rather than approximated.
 //!
-//! **Labels.** Actions are joined when all have been read, so the order of arrival does not matter. An action with a
+//! **Labels.** The order of arrival of actions and impressions does not matter. An action with a
 //! request id belongs to that request; without one, to the user's latest impression of the item at or before it.
 //! It counts if it came within its type's `attribution_seconds` of the impression, by event time.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use lately_features::{
-    Action, Assembler, Event, EventError, Features, Impression, ItemId, ItemVectors, Schema, SequenceEntry,
-    Token, UserId, UserSequence, tokens,
-};
+use lately_features::{Action, Event, Impression, ImpressionItem, ItemVectors, Schema, SequenceEntry};
 use lately_store::{Store, StoreError};
 
-use crate::dataset::{Candidate, Dataset, Request, head_bits};
+use crate::dataset::{Candidate, Dataset, Request};
 use crate::dates::DateRange;
-use crate::known::{Interner, Versions};
-use crate::labels::{Labelled, NO_ROW, Shown, label};
+use crate::known::{Known, View};
+use crate::labels::{Acted, Change, Fate, Labels, Shown};
 pub use crate::stats::JoinStats;
 
 /// Records that are read from the store at once: a few MB.
@@ -34,7 +31,7 @@ const NO_MODEL: &str = "no_model";
 const WITHOUT_MODEL: [&str; 3] = [NO_MODEL, "popularity", "input_order"];
 
 /// Whether an impression is no example of what serving does: a rung was in force, by trouble or as an exercise.
-fn is_degraded(rungs: &[String]) -> bool {
+pub(crate) fn is_degraded(rungs: &[String]) -> bool {
     let before_the_first = rungs.iter().any(|r| r == NO_MODEL);
     rungs.iter().any(|r| !before_the_first || !WITHOUT_MODEL.contains(&r.as_str()))
 }
@@ -134,31 +131,16 @@ where
 
 /// Takes the log record by record; see [`join`] for the usual way.
 pub struct Joiner {
-    schema: Arc<Schema>,
-    assembler: Assembler,
     options: JoinOptions,
-    stored: usize,
     last: Option<u64>,
-    users: Interner<UserId>,
-    states: Vec<UserState>,
-    items: Interner<ItemId>,
-    item_features: Vec<Versions>,
+    known: Known,
+    labels: Labels,
     requests: Vec<Request>,
-    shown: Vec<Shown>,
-    actions: Vec<Labelled>,
+    /// Marks that changed; they are taken from the labels at the end.
+    changes: Vec<Change>,
+    /// By number of the user the offset of the last wish to be forgotten.
+    forgotten: HashMap<u32, u64>,
     stats: JoinStats,
-}
-
-#[derive(Default)]
-struct UserState {
-    sequence: UserSequence,
-    features: Versions,
-    seen_events: HashSet<u64>,
-    seen_requests: HashSet<u64>,
-    /// What stands before these positions is of before the user was forgotten.
-    first_request: usize,
-    first_shown: usize,
-    first_action: usize,
 }
 
 impl Joiner {
@@ -168,19 +150,14 @@ impl Joiner {
             return Err(JoinError::TooManyActions(schema.actions.len()));
         }
         Ok(Self {
-            schema: schema.clone(),
-            assembler: Assembler::new(schema),
-            options,
-            stored: usize::from(schema.sequence.stored),
             last: None,
-            users: Interner::default(),
-            states: Vec::new(),
-            items: Interner::default(),
-            item_features: Vec::new(),
+            known: Known::new(schema, options.slack, options.vectors.clone()),
+            labels: Labels::new(schema),
             requests: Vec::new(),
-            shown: Vec::new(),
-            actions: Vec::new(),
+            changes: Vec::new(),
+            forgotten: HashMap::new(),
             stats: JoinStats::default(),
+            options,
         })
     }
 
@@ -194,203 +171,158 @@ impl Joiner {
         self.last = Some(offset);
         self.stats.events += 1;
         match event {
-            Event::Action(e) => self.action(offset, &e),
+            Event::Action(e) => {
+                act(&mut self.known, &mut self.labels, &mut self.stats, offset, &e);
+            }
             Event::Impression(e) => self.impression(offset, &e)?,
-            Event::Item(e) => {
-                let item = self.item(&e.item);
-                let vectors = self.options.vectors.as_deref();
-                let encoded = Features::encode_item(&self.schema, vectors, &e.item, &e.features);
-                keep(&mut self.stats, encoded, &mut self.item_features[item as usize], offset);
-            }
-            Event::User(e) => {
-                let user = self.user(&e.user);
-                let encoded = Features::encode(&self.schema.user_features, &e.features);
-                keep(&mut self.stats, encoded, &mut self.states[user as usize].features, offset);
-            }
+            Event::Item(_) | Event::User(_) => learn(&mut self.known, &mut self.stats, offset, &event),
             Event::Forget(e) => {
-                let user = self.user(&e.user);
-                self.states[user as usize] = UserState {
-                    first_request: self.requests.len(),
-                    first_shown: self.shown.len(),
-                    first_action: self.actions.len(),
-                    ..UserState::default()
-                };
+                let user = self.known.user(&e.user);
+                self.known.forget(user);
+                self.labels.forget(user);
+                self.forgotten.insert(user, offset);
             }
         }
         Ok(())
     }
 
-    fn user(&mut self, id: &UserId) -> u32 {
-        let user = self.users.number(id);
-        if user as usize == self.states.len() {
-            self.states.push(UserState::default());
-        }
-        user
-    }
-
-    fn item(&mut self, id: &ItemId) -> u32 {
-        let item = self.items.number(id);
-        if item as usize == self.item_features.len() {
-            self.item_features.push(Versions::default());
-        }
-        item
-    }
-
-    fn action(&mut self, offset: u64, e: &Action) {
-        self.stats.actions += 1;
-        let Some(action) = self.schema.action(&e.action) else {
-            self.stats.unknown_actions += 1;
-            return;
-        };
-        let user = self.user(&e.user);
-        let state = &mut self.states[user as usize];
-        let event = e.event_id.hash64();
-        if !state.seen_events.insert(event) {
-            self.stats.repeated_actions += 1;
-            return;
-        }
-        let request = e.request.as_ref().map_or(0, |r| r.hash64());
-        let surface = e.surface.as_deref().and_then(|s| self.schema.surface(s)).unwrap_or(0);
-        if self.schema.actions[usize::from(action)].sequence {
-            let item = e.item.clone();
-            let entry = SequenceEntry { time_ms: e.time_ms, offset, event, request, action, surface, item };
-            state.sequence.apply(entry, self.stored + self.options.slack);
-        }
-        let item = self.item(&e.item);
-        self.actions.push(Labelled { user, item, time_ms: e.time_ms, request, action });
-    }
-
     fn impression(&mut self, offset: u64, e: &Impression) -> Result<(), JoinError> {
         self.stats.impressions += 1;
-        let user = self.user(&e.user);
-        let hash = e.request.hash64();
-        if !self.states[user as usize].seen_requests.insert(hash) {
+        let user = self.known.user(&e.user);
+        if self.labels.knows_request(user, e.request.hash64()) {
             self.stats.repeated_impressions += 1;
             return Ok(());
         }
-        let watermark = e.watermark.unwrap_or(offset).min(offset);
-        let tokens = if is_degraded(&e.degraded) {
+        let view = if is_degraded(&e.degraded) {
             self.stats.degraded += 1;
             None
         } else if !self.options.range.contains(e.time_ms) {
             self.stats.outside += 1;
             None
         } else {
-            let tokens = self.tokens(user, watermark);
-            self.stats.unknowable += u64::from(tokens.is_none());
-            tokens
+            let view = self.known.view(user, watermark(e, offset));
+            self.stats.unknowable += u64::from(view.tokens.is_none());
+            Some(view).filter(|view| view.tokens.is_some())
         };
-        let row = if tokens.is_some() { self.requests.len() as u32 } else { NO_ROW };
-        let mut candidates = Vec::with_capacity(e.items.len());
-        for (at, shown) in e.items.iter().enumerate() {
-            let item = self.item(&shown.item);
-            let (time_ms, candidate) = (e.time_ms, at as u32);
-            self.shown.push(Shown { user, item, time_ms, request: hash, row, candidate });
-            let features = self.item_features[item as usize].before(watermark);
-            candidates.push(Candidate { item, features, observed: 0, position: shown.position });
+        let fate = if view.is_some() { Fate::Open } else { Fate::NoRow };
+        let shown = shown(&mut self.known, offset, e, fate);
+        if let Some(view) = view {
+            self.row(user, offset, e, view, &shown.items);
         }
-        let Some(tokens) = tokens else { return Ok(()) };
-        self.stats.rows += candidates.len() as u64;
-        self.stats.tokens += tokens.len() as u64;
-        let state = &self.states[user as usize];
-        let features = state.features.before(watermark);
-        let kinds = &self.schema.user_features;
-        let rule = self.schema.core_users.as_ref();
-        self.requests.push(Request {
-            time_ms: e.time_ms,
-            offset,
-            user,
-            surface: e.surface.as_deref().and_then(|s| self.schema.surface(s)).unwrap_or(0),
-            core: features.as_ref().map_or(rule.is_none(), |f| f.is_core(kinds, rule)),
-            tokens: tokens.into(),
-            features,
-            candidates: candidates.into(),
-        });
+        self.changes.clear();
+        self.labels.show(user, shown, &mut self.changes);
         self.within_limits()
     }
 
-    fn within_limits(&self) -> Result<(), JoinError> {
-        for (what, count, limit) in [
-            ("rows", self.stats.rows, self.options.max_rows),
-            ("tokens", self.stats.tokens, self.options.max_tokens),
-        ] {
-            if count > limit as u64 {
-                return Err(JoinError::TooLarge { what, limit });
-            }
-        }
-        Ok(())
+    fn row(&mut self, user: u32, offset: u64, e: &Impression, view: View, items: &[u32]) {
+        let schema = &self.known.schema;
+        let candidate = |(item, shown): (&u32, &ImpressionItem)| Candidate {
+            item: *item,
+            features: self.known.item_at(*item, watermark(e, offset)).features.clone(),
+            observed: 0,
+            position: shown.position,
+            stands_for: 1.0,
+        };
+        let request = Request {
+            time_ms: e.time_ms,
+            offset,
+            user,
+            surface: e.surface.as_deref().and_then(|s| schema.surface(s)).unwrap_or(0),
+            core: view.is_core(schema),
+            tokens: view.tokens.unwrap_or_default().into(),
+            features: view.features,
+            candidates: items.iter().zip(&e.items).map(candidate).collect(),
+        };
+        self.stats.rows += request.candidates.len() as u64;
+        self.stats.tokens += request.tokens.len() as u64;
+        self.requests.push(request);
     }
 
-    /// What the ranker's store gave at `watermark`: its newest `stored` entries, then the shared token function.
-    /// `None` where entries that counted then may have been cut since.
-    fn tokens(&mut self, user: u32, watermark: u64) -> Option<Vec<Token>> {
-        let sequence = &self.states[user as usize].sequence;
-        let entries = sequence.entries();
-        let (items, features) = (&self.items, &self.item_features);
-        let item = |id: &ItemId| features[items.find(id)? as usize].before(watermark);
-        if entries.len() <= self.stored {
-            return Some(tokens(&self.assembler, sequence, watermark, item)); // nothing was cut then or since
-        }
-        let known = entries.iter().filter(|e| e.offset < watermark).take(self.stored);
-        let known = UserSequence::from_entries(known.cloned(), self.stored);
-        let full = entries.len() == self.stored + self.options.slack;
-        if full && known.entries().len() < self.stored {
-            return None;
-        }
-        Some(tokens(&self.assembler, &known, watermark, item))
+    fn within_limits(&self) -> Result<(), JoinError> {
+        check_size(&self.stats, self.options.max_rows, self.options.max_tokens)
     }
 
     /// Joins the labels and gives the dataset.
     pub fn finish(mut self) -> Dataset {
-        let states = &self.states;
-        let mut index = 0;
-        self.shown.retain(|s| {
-            index += 1;
-            index > states[s.user as usize].first_shown
-        });
-        let mut index = 0;
-        self.actions.retain(|a| {
-            index += 1;
-            index > states[a.user as usize].first_action
-        });
-        label(&mut self.requests, self.shown, &self.actions, &self.schema, &mut self.stats);
-        let mut index = 0;
-        self.requests.retain(|r| {
-            index += 1;
-            index > states[r.user as usize].first_request
-        });
-        self.stats.forgotten = (index - self.requests.len()) as u64;
-        self.requests.sort_by_key(|r| (r.time_ms, r.offset));
-        let head_bits = head_bits(&self.schema);
+        self.labels.count(&mut self.stats);
+        for shown in self.labels.pasts.iter().flat_map(|past| &past.shown) {
+            // By offset, as they were pushed; one that made no row is not there.
+            if let Ok(at) = self.requests.binary_search_by_key(&shown.offset, |r| r.offset) {
+                for (candidate, bits) in &shown.marks {
+                    self.requests[at].candidates[usize::from(*candidate)].observed = *bits;
+                }
+            }
+        }
+        let all = self.requests.len();
+        self.requests.retain(|r| self.forgotten.get(&r.user).is_none_or(|offset| r.offset > *offset));
+        self.stats.forgotten = (all - self.requests.len()) as u64;
         let embedding_version = self.options.vectors.map(|v| v.version().to_owned()).unwrap_or_default();
-        let mut dataset = Dataset {
-            schema: self.schema,
-            embedding_version,
-            users: self.users.list,
-            items: self.items.list,
-            requests: self.requests,
-            stats: self.stats,
-            assembler: self.assembler,
-            head_bits,
-        };
-        dataset.stats.requests = dataset.requests.len() as u64;
-        dataset.stats.rows = dataset.requests.iter().map(|r| r.candidates.len() as u64).sum();
-        dataset.stats.tokens = dataset.requests.iter().map(|r| r.tokens.len() as u64).sum();
-        dataset.stats.positives = dataset.all().positives();
-        dataset
+        let known = self.known;
+        let ids = (known.users.list, known.items.list);
+        Dataset::new(known.schema, embedding_version, ids, self.requests, self.stats)
     }
 }
 
-fn keep(stats: &mut JoinStats, encoded: Result<Features, EventError>, versions: &mut Versions, offset: u64) {
-    match encoded {
-        Ok(features) => versions.push(offset, Arc::new(features)),
-        Err(error) => {
-            if stats.bad_features == 0 {
-                tracing::warn!(offset, %error, "features in the log do not fit the schema; the first such record");
-            }
-            stats.bad_features += 1;
+/// What a request's ranker had seen: all records below this offset.
+pub(crate) fn watermark(e: &Impression, offset: u64) -> u64 {
+    e.watermark.unwrap_or(offset).min(offset)
+}
+
+/// A request as actions find it.
+pub(crate) fn shown(known: &mut Known, offset: u64, e: &Impression, fate: Fate) -> Shown {
+    let items = e.items.iter().map(|shown| known.item(&shown.item)).collect();
+    let request = e.request.hash64();
+    Shown { offset, time_ms: e.time_ms, request, fate, items, marks: Vec::new() }
+}
+
+/// Takes an action into its user's sequence and labels; its mark, where it has one, and whether that is new.
+pub(crate) fn act(
+    known: &mut Known,
+    labels: &mut Labels,
+    stats: &mut JoinStats,
+    offset: u64,
+    e: &Action,
+) -> Option<(u8, Change, bool)> {
+    stats.actions += 1;
+    let Some(action) = known.schema.action(&e.action) else {
+        stats.unknown_actions += 1;
+        return None;
+    };
+    let user = known.user(&e.user);
+    let (event, time_ms) = (e.event_id.hash64(), e.time_ms);
+    let request = e.request.as_ref().map_or(0, |r| r.hash64());
+    let item = known.item(&e.item);
+    let (new, mark) = labels.act(user, Acted { item, time_ms, event, request, action });
+    if !new {
+        stats.repeated_actions += 1;
+        return None;
+    }
+    if known.schema.actions[usize::from(action)].sequence {
+        let surface = e.surface.as_deref().and_then(|s| known.schema.surface(s)).unwrap_or(0);
+        let entry = SequenceEntry { time_ms, offset, event, request, action, surface, item: e.item.clone() };
+        known.act(user, item, entry);
+    }
+    mark.map(|(change, new)| (action, change, new))
+}
+
+/// Takes features; what does not fit the schema is counted.
+pub(crate) fn learn(known: &mut Known, stats: &mut JoinStats, offset: u64, event: &Event) {
+    if let Err(error) = known.learn(offset, event) {
+        if stats.bad_features == 0 {
+            tracing::warn!(offset, %error, "features in the log do not fit the schema; the first such record");
+        }
+        stats.bad_features += 1;
+    }
+}
+
+/// Refuses more rows or tokens than the limits.
+pub(crate) fn check_size(stats: &JoinStats, max_rows: usize, max_tokens: usize) -> Result<(), JoinError> {
+    for (what, count, limit) in [("rows", stats.rows, max_rows), ("tokens", stats.tokens, max_tokens)] {
+        if count > limit as u64 {
+            return Err(JoinError::TooLarge { what, limit });
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]
