@@ -3,6 +3,9 @@
 
 mod crash;
 mod damage;
+#[cfg(feature = "s3")]
+mod moto;
+mod objects;
 mod oracle;
 mod registry;
 mod schema_change;
