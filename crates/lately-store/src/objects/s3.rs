@@ -73,13 +73,17 @@ impl S3 {
                 builder = builder.with_config(key, value);
             }
         }
-        let plain = match builder.get_config_value(&AmazonS3ConfigKey::Endpoint) {
-            Some(endpoint) => plain(&endpoint).map_err(refused)?,
-            None => false,
-        };
+        let mut http = false;
+        for key in
+            [AmazonS3ConfigKey::Endpoint, AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::StsEndpoint]
+        {
+            if let Some(endpoint) = builder.get_config_value(&key) {
+                http |= plain(&endpoint).map_err(refused)?;
+            }
+        }
         let secrets = secrets(&builder);
         let client =
-            ClientOptions::new().with_connect_timeout(CONNECT).with_timeout(REQUEST).with_allow_http(plain);
+            ClientOptions::new().with_connect_timeout(CONNECT).with_timeout(REQUEST).with_allow_http(http);
         // Whoever installed one before us has it.
         if rustls::crypto::ring::default_provider().install_default().is_err() {
             tracing::debug!("the process has its TLS already");
