@@ -8,6 +8,8 @@ mod moto;
 mod objects;
 mod oracle;
 mod registry;
+mod registry_crash;
+mod registry_garbage;
 mod schema_change;
 mod threads;
 mod vectors;
