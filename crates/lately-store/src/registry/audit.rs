@@ -74,6 +74,13 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// The version that it vetoes.
+    pub fn vetoed(&self) -> Option<&Version> {
+        if let Self::Veto { version } = self { Some(version) } else { None }
+    }
+}
+
 #[allow(clippy::trivially_copy_pass_by_ref)] // the form that serde calls
 fn is_zero(step: &u64) -> bool {
     *step == 0
@@ -151,8 +158,7 @@ pub(super) fn is_removed(records: &[AuditRecord], version: &Version) -> Option<b
 
 /// Why a version was vetoed last; `None` where it never was.
 pub(super) fn vetoed(records: &[AuditRecord], version: &Version) -> Option<String> {
-    let veto =
-        records.iter().rev().find(|r| matches!(&r.change, Change::Veto { version: v } if v == version))?;
+    let veto = records.iter().rev().find(|r| r.change.vetoed() == Some(version))?;
     Some(veto.reason.clone().unwrap_or_default())
 }
 
@@ -196,9 +202,7 @@ fn named<'a>(
 /// The version to which a rollback of an alias leads: the last one before `current` that was not vetoed since.
 pub(super) fn before(records: &[AuditRecord], name: &str, current: &Version) -> Option<Version> {
     let vetoed = |version: &Version, at: usize| {
-        records[(at + 1).min(records.len())..]
-            .iter()
-            .any(|r| matches!(&r.change, Change::Veto { version: v } if v == version))
+        records.iter().skip(at + 1).any(|r| r.change.vetoed() == Some(version))
     };
     let named = named(records, name, Some(current));
     let mut former = named.into_iter().rev().skip(1);

@@ -33,6 +33,14 @@ impl Default for Garbage {
     }
 }
 
+/// Removes what nobody needs, with the newest `keep` versions kept, as a loop does after each publishing.
+///
+/// # Errors
+/// As [`Registry::gc`].
+pub fn gc(registry: &Registry, keep: usize) -> Result<Removed, RegistryError> {
+    registry.because("old").gc(&Garbage { keep, ..Garbage::default() })
+}
+
 /// What was removed, or would be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Removed {

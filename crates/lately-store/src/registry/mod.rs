@@ -31,7 +31,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use audit::{AuditRecord, Change, MAX_REASON_CHARS};
-pub use garbage::{Garbage, ROLLBACKS, Removed};
+pub use garbage::{Garbage, ROLLBACKS, Removed, gc};
 pub use name::{MAX_ALIAS_BYTES, Version};
 
 use crate::objects::{Directory, ObjectError, Objects, open};
