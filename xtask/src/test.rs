@@ -7,6 +7,9 @@ use crate::skipped;
 use crate::steps::{self, Step, Work};
 use crate::{tidy, workspace};
 
+/// The crates with what speaks to S3.
+const S3: &str = "-p lately-store --features s3";
+
 /// Options of `test` and `ci`.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -55,7 +58,10 @@ fn all(options: &Options, ci: bool) -> Vec<Step> {
     steps.push(Step::cargo("fmt", "fmt --all --check"));
     steps.push(own("tidy", "cargo xtask tidy", tidy::run));
     steps.push(Step::cargo("clippy", "clippy --workspace --all-targets -- -D warnings"));
+    // What is off by default is built, linted and tested too.
+    steps.push(Step::cargo("s3-clippy", &format!("clippy {S3} --all-targets -- -D warnings")));
     steps.extend(tests(ci));
+    steps.push(Step::cargo("s3-test", &format!("test {S3} --lib --tests -- objects registry")));
     steps.push(Step::cargo("doctest", "test --workspace --doc"));
     steps.push(
         Step::cargo("doc", "doc --no-deps --workspace")

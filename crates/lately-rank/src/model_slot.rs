@@ -297,6 +297,20 @@ impl ModelSlot {
         self.swap_in(&mut lock(&self.generation), loaded)
     }
 
+    /// Serves no model any more; returns whether there was one. Whoever holds it may finish with it.
+    pub fn clear(&self) -> bool {
+        let _generation = lock(&self.generation);
+        let former = self.current.swap(None);
+        self.former.store(None);
+        if let Some(former) = &former {
+            tracing::info!(alias = self.alias, version = former.version, "model taken away");
+            let result = "cleared";
+            metrics::counter!("lately_model_swaps_total", "alias" => self.alias, "result" => result)
+                .increment(1);
+        }
+        former.is_some()
+    }
+
     fn swap_in(&self, generation: &mut u64, mut loaded: LoadedModel) -> Result<u64, SwapError> {
         self.validate(&mut loaded).inspect_err(|e| self.refused(e))?;
         *generation += 1;

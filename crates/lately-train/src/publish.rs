@@ -24,7 +24,7 @@ pub enum PublishError {
 }
 
 /// Publishes a model with its manifest; with `alias`, the alias then names it, which makes serving swap. Returns the
-/// version. The same model published again is the same version.
+/// version. The same model published again is the same version, and stays vetoed where it was.
 pub fn publish(
     registry: &Registry,
     model: &Model,
@@ -45,7 +45,7 @@ pub fn publish_with(
     let bytes = checkpoint::to_bytes_with(model, manifest, golden)?;
     let version = registry.publish(&bytes, &serde_json::to_value(manifest)?)?;
     if let Some(alias) = alias {
-        registry.set_alias(alias, &version)?;
+        registry.promote(alias, &version)?;
     }
     tracing::info!(%version, alias, "published a model");
     Ok(version)

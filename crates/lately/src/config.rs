@@ -9,10 +9,11 @@ use lately_model::ModelConfig;
 use lately_rank::RankConfig;
 use lately_server::{LimitError, Limits};
 use lately_store::StoreLimits;
+use lately_store::registry::Garbage;
 use lately_train::TrainConfig;
 use lately_train::dates::{DateError, Zone};
 use lately_train::gate::{GateConfig, GateError};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::retrain::{RetrainConfig, RetrainConfigError};
 
@@ -37,6 +38,9 @@ pub struct Config {
     /// Limits of the embedded store.
     #[serde(default)]
     pub store: StoreLimits,
+    /// Where the models are kept.
+    #[serde(default)]
+    pub registry: RegistryConfig,
     /// Where to listen.
     #[serde(default)]
     pub serve: ServeConfig,
@@ -59,6 +63,22 @@ pub struct DataConfig {
 impl Default for DataConfig {
     fn default() -> Self {
         Self { time_zone: "UTC".to_owned() }
+    }
+}
+
+/// Where the models are kept, and how many.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RegistryConfig {
+    /// A path, from the data directory on, or `file://PATH`, or `s3://BUCKET/PREFIX`.
+    pub uri: String,
+    /// Newest versions that garbage collection keeps whatever names them.
+    pub keep: usize,
+}
+
+impl Default for RegistryConfig {
+    fn default() -> Self {
+        Self { uri: "registry".to_owned(), keep: Garbage::default().keep }
     }
 }
 
@@ -199,6 +219,8 @@ mod tests {
             missing(&all, section.as_table().unwrap(), name, &mut lacks);
         };
         every(&named["rank"], toml::Table::try_from(RankConfig::default()).unwrap(), "rank");
+        assert_eq!(config.registry, RegistryConfig::default());
+        every(&named["registry"], toml::Table::try_from(RegistryConfig::default()).unwrap(), "registry");
         every(&named["serve"]["limits"], toml::Table::try_from(Limits::default()).unwrap(), "serve.limits");
         assert_eq!(lacks, [] as [&str; 0]);
     }

@@ -1,5 +1,5 @@
-//! A data directory: `lately.toml`, `store/` (the log and what is projected from it), `registry/`
-//! (models) and `embeddings/` (tables of item vectors).
+//! A data directory: `lately.toml`, `store/` (the log and what is projected from it), `registry/` (models, unless they are
+//! kept elsewhere) and `embeddings/` (tables of item vectors).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -61,9 +61,13 @@ impl DataDir {
         Store::open_with_vectors(&path, schema, self.config.store.clone(), vectors)
     }
 
-    /// Opens the models; any number of processes can.
+    /// Opens the models, where `[registry] uri` says; any number of processes can.
     pub fn registry(&self) -> Result<Registry> {
-        Registry::open(&self.path.join("registry"))
-            .with_context(|| format!("cannot open the registry of {}", self.path.display()))
+        let uri = &self.config.registry.uri;
+        let opened = match uri.contains("://") {
+            true => Registry::open_uri(uri),
+            false => Registry::open(&self.path.join(uri)),
+        };
+        opened.with_context(|| format!("cannot open the registry of {}", self.path.display()))
     }
 }

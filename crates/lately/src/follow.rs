@@ -30,7 +30,8 @@ impl Follower {
         self.swap(CHAMPION, &self.slot)
     }
 
-    /// The same for the challenger. One that is taken away is kept until there is another: it only costs shadow scoring.
+    /// The same for the challenger, but that it goes where the alias is taken away. A champion would stay: to serve the
+    /// last good one is better than none.
     pub(crate) fn follow_challenger(&self) -> Result<bool> {
         self.challenger.as_ref().map_or(Ok(false), |slot| self.swap(CHALLENGER, slot))
     }
@@ -38,7 +39,9 @@ impl Follower {
     fn swap(&self, alias: &str, slot: &ModelSlot) -> Result<bool> {
         // Guards no data: a turn that panicked leaves nothing half done.
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(version) = self.registry.alias(alias)? else { return Ok(false) };
+        let Some(version) = self.registry.alias(alias)? else {
+            return Ok(alias == CHALLENGER && slot.clear());
+        };
         let name = version.to_string();
         if slot.current().is_some_and(|m| m.version() == name) {
             return Ok(false);

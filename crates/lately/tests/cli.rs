@@ -224,18 +224,66 @@ fn a_rollback_walks_back_and_a_running_server_follows() -> Result<()> {
     serves(&server, "current", &versions[0])?;
     back(" --alias challenger")?.ended(0, &[&format!("challenger is {}", versions[1])])?;
     serves(&server, "challenger", &versions[1])?;
+    lately("model challenger --none --data {}", &[dir.path()])?.ended(0, &["there is no challenger"])?;
+    becomes(&server, |models| models["challenger"].is_null())?;
+    lately("model challenger champion --data {}", &[dir.path()])?.ended(0, &["challenger is "])?;
+    serves(&server, "challenger", &versions[0])?;
     server.kill()
+}
+
+#[test]
+fn a_vetoed_version_comes_back_by_force_only_and_the_history_tells_why() -> Result<()> {
+    let (dir, elsewhere) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    let uri =
+        format!("[registry]\nuri = \"file://{}\"\nkeep = 1\n{}", elsewhere.path().display(), demo_toml());
+    let there = DataDir::create(dir.path(), &uri)?;
+    let registry = there.registry()?;
+    let config = ModelConfig { hidden: vec![8], ..ModelConfig::default() };
+    let mut versions = Vec::new();
+    for seed in 1..=3 {
+        let model = Model::new(config.clone(), &there.schema, seed)?;
+        let manifest = Manifest::new(&model, &there.schema, seed);
+        versions.push(publish(&registry, &model, &manifest, None)?.to_string());
+    }
+    ensure!(elsewhere.path().join(format!("artifacts/{}.bin", versions[0])).exists());
+    let run = |words: &str| lately(&format!("model {words} --data {{}}"), &[dir.path()]);
+    let short = &versions[1][..12];
+    run(&format!("promote {}", versions[0]))?.ended(0, &["champion is "])?;
+    run(&format!("promote {short} --reason better"))?.ended(0, &[&format!("champion is {}", versions[1])])?;
+    run("promote 0123")?.ended(1, &["no version that is listed"])?;
+    run("rollback --veto --reason worse")?.ended(0, &[&format!("champion is {}", versions[0])])?;
+    run("list")?.ended(0, &["vetoed"])?;
+    run(&format!("promote {short}"))?.ended(1, &["was vetoed (by hand: worse)", "--force"])?;
+    let other = registry.publish(b"of another schema", &serde_json::json!({"schema_hash": "x"}))?;
+    run(&format!("promote {other}"))?.ended(1, &["was trained with the schema x", "--force"])?;
+    run(&format!("promote {short} --force --reason insisted"))?.ended(0, &["champion is "])?;
+    run("history")?.ended(0, &["by hand: better", "champion, rolled back", "vetoed", "by hand: insisted"])?;
+    let history = run("history --json")?;
+    let records: Vec<Value> = serde_json::from_str(&history.out)?;
+    ensure!(records.last().is_some_and(|r| r["change"] == "alias" && r["reason"] == "by hand: insisted"));
+    // All of them are young.
+    run("gc --dry-run")?.ended(0, &["would remove 0 versions"])?;
+    run("gc --keep 0")?.ended(0, &["removed 0 versions and parts of 0 more"])?;
+    fs::write(dir.path().join("lately.toml"), uri.replace("file://", "s3://a-bucket"))?;
+    let says = if cfg!(feature = "s3") { "not a name" } else { "cargo build --release --features s3" };
+    run("list")?.ended(1, &["cannot open the registry", says])
 }
 
 /// Waits until a server has a version, which it looks for every 2 s.
 fn serves(server: &Served, which: &str, version: &str) -> Result<()> {
+    becomes(server, |models| models[which]["version"] == version)
+        .with_context(|| format!("{which} does not become {version}"))
+}
+
+/// Waits until a server tells of its models as it should.
+fn becomes(server: &Served, holds: impl Fn(&Value) -> bool) -> Result<()> {
     let begin = Instant::now();
     loop {
         let models: Value = ureq::get(format!("{}/v1/models", server.base)).call()?.body_mut().read_json()?;
-        if models[which]["version"] == version {
+        if holds(&models) {
             return Ok(());
         }
-        ensure!(begin.elapsed() < Duration::from_secs(60), "{which} does not become {version}: {models}");
+        ensure!(begin.elapsed() < Duration::from_secs(60), "the server stays at {models}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }

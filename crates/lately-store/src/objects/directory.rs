@@ -26,13 +26,7 @@ impl Directory {
     pub fn open(root: &Path) -> Result<Self, ObjectError> {
         fs::create_dir_all(root).map_err(at(root))?;
         let directory = Self { root: root.to_owned() };
-        // Whoever writes holds the lock: what is unfinished now is of a process that died.
-        let _lock = directory.lock()?;
-        each(root, &mut |path, name| {
-            let unfinished = name.starts_with(TEMPORARY);
-            if unfinished { fs::remove_file(path).map_err(at(path)) } else { Ok(()) }
-        })?;
-        sync(root)?;
+        directory.sweep()?;
         Ok(directory)
     }
 
@@ -119,6 +113,16 @@ impl Objects for Directory {
             Some(()) => sync(path.parent().unwrap_or(&self.root)),
             None => Ok(()),
         }
+    }
+
+    fn sweep(&self) -> Result<(), ObjectError> {
+        // Whoever writes holds the lock: what is unfinished now is of a process that died.
+        let _lock = self.lock()?;
+        each(&self.root, &mut |path, name| {
+            let unfinished = name.starts_with(TEMPORARY);
+            if unfinished { fs::remove_file(path).map_err(at(path)) } else { Ok(()) }
+        })?;
+        sync(&self.root)
     }
 }
 

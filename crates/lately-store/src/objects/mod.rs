@@ -4,10 +4,16 @@
 //! later call of any process. Of two that [`Objects::create`] or [`Objects::swap`] one name at once, one wins.
 
 mod directory;
+mod resolve;
+#[cfg(feature = "s3")]
+mod s3;
 
 use std::fmt;
 
 pub use directory::Directory;
+pub use resolve::open;
+#[cfg(feature = "s3")]
+pub use s3::S3;
 
 /// Longest name, bytes.
 pub const MAX_NAME_BYTES: usize = 512;
@@ -21,6 +27,22 @@ pub enum ObjectError {
          joined by `/`, {MAX_NAME_BYTES} bytes at most"
     )]
     Name(String),
+    /// A URI that cannot be opened.
+    #[error("`{uri}` cannot be opened: {reason}")]
+    Uri {
+        /// It, without a password.
+        uri: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Storage elsewhere refuses or does not answer.
+    #[error("{place}: {reason}")]
+    Remote {
+        /// Which object.
+        place: String,
+        /// What it said.
+        reason: String,
+    },
     /// Reading or writing failed.
     #[error("{place}: {source}")]
     Io {
@@ -79,6 +101,14 @@ pub trait Objects: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`ObjectError`].
     fn delete(&self, name: &str) -> Result<(), ObjectError>;
+
+    /// Removes what a crash left unfinished, which is no object; an engine that leaves nothing has nothing to do.
+    ///
+    /// # Errors
+    /// [`ObjectError`].
+    fn sweep(&self) -> Result<(), ObjectError> {
+        Ok(())
+    }
 }
 
 /// Refuses what is no name: an engine joins names to a path or a URL.

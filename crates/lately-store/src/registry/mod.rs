@@ -1,33 +1,42 @@
 //! The registry: published models and the names that point at them.
 //!
 //! A version is the BLAKE3 hash of its bytes, so a version can never change, and the same bytes published twice are
-//! one version. An alias (`champion`, `challenger`) is a small file that holds a version. Layout:
+//! one version. An alias (`champion`, `challenger`) is a small object that holds a version. Layout, in a directory or on
+//! object storage:
 //!
 //! ```text
 //! artifacts/<version>.bin    the bytes
 //! artifacts/<version>.json   size, time of publishing, manifest: for listing without opening the artifact
-//! aliases/<name>             a version
-//! audit.jsonl                one line a publish, alias change, rollback or removal
-//! lock                       held while something changes; several processes may share a registry
+//! aliases/<name>             a version, and the change that made the alias name it
+//! audit.jsonl                one line a publish, alias change, rollback, veto or removal
 //! ```
 //!
-//! Crash safety: every file is written under a temporary name, synced, renamed, and its directory synced. The bytes
-//! come last, so that a version exists completely or not at all. Versions and aliases are checked types: nothing
-//! that a caller sends is joined to a path unchecked.
+//! Several processes and machines may share a registry. There is no lock: what changes, changes by compare-and-swap
+//! ([`Objects::swap`]), and whoever finds that another was first looks again. The bytes come after their listing, so that
+//! a version exists completely or not at all; an alias changes with its audit record in one step, and the record is in the
+//! trail before the alias changes again. Versions and aliases are checked types: nothing that a caller sends is joined to
+//! a path unchecked.
 
+mod again;
+mod alias;
 mod audit;
-mod files;
+mod garbage;
+mod head;
+mod listing;
 mod name;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use audit::{AuditRecord, Change};
+pub use audit::{AuditRecord, Change, MAX_REASON_CHARS};
+pub use garbage::{Garbage, ROLLBACKS, Removed, gc};
 pub use name::{MAX_ALIAS_BYTES, Version};
 
-use name::check_alias;
+use crate::objects::{Directory, ObjectError, Objects, open};
+use again::{Turns, now_ms};
+use listing::{ARTIFACTS, Listing};
 
 /// Why the registry refuses or fails.
 #[derive(Debug, thiserror::Error)]
@@ -56,22 +65,33 @@ pub enum RegistryError {
         "artifact {0} is damaged, its bytes do not have its hash: publish it again, or point the alias elsewhere"
     )]
     Damaged(Version),
+    /// It was vetoed, and nobody insists.
+    #[error(
+        "version {version} was vetoed ({reason}): `lately model promote --force` promotes it all the same"
+    )]
+    Vetoed {
+        /// Which.
+        version: Version,
+        /// Why.
+        reason: String,
+    },
+    /// The same bytes are being removed at this moment.
+    #[error("version {0} is being removed at this moment: publish it again in a minute")]
+    Removing(Version),
+    /// Others were first, each time.
+    #[error("`{0}` of the registry is changed by others all the time: try again")]
+    Busy(String),
     /// A small file of the registry does not have its form.
-    #[error("{} is damaged: {reason}; restore it from a copy or remove it", path.display())]
+    #[error("{name} of the registry is damaged: {reason}; restore it from a copy or remove it")]
     File {
-        /// Which file.
-        path: PathBuf,
+        /// Which.
+        name: String,
         /// What is wrong.
         reason: String,
     },
     /// Reading or writing failed.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// Which file or directory.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Objects(#[from] ObjectError),
 }
 
 fn nothing_before(alias: &str, current: Option<&Version>) -> String {
@@ -96,64 +116,56 @@ pub struct VersionInfo {
     pub manifest: serde_json::Value,
 }
 
-/// A registry in a directory. Clones share nothing but the directory; processes may too.
+/// A registry in a directory or on object storage. Clones share nothing else; processes may too.
 #[derive(Debug, Clone)]
 pub struct Registry {
-    root: PathBuf,
+    objects: Arc<dyn Objects>,
+    /// Why changes are made.
+    reason: Option<Arc<str>>,
 }
 
 impl Registry {
     /// Opens the registry in a directory, which is made where it is missing.
     ///
     /// # Errors
-    /// [`RegistryError::Io`] where the directory cannot be made.
+    /// [`RegistryError::Objects`] where the directory cannot be made.
     pub fn open(dir: &Path) -> Result<Self, RegistryError> {
-        let registry = Self { root: dir.to_owned() };
-        for dir in [registry.artifacts(), registry.aliases_dir()] {
-            std::fs::create_dir_all(&dir).map_err(files::at(&dir))?;
-        }
-        files::sync_dir(&registry.root)?;
-        Ok(registry)
+        Ok(Self::over(Arc::new(Directory::open(dir)?)))
     }
 
-    fn artifacts(&self) -> PathBuf {
-        self.root.join("artifacts")
-    }
-    fn aliases_dir(&self) -> PathBuf {
-        self.root.join("aliases")
-    }
-    fn audit_path(&self) -> PathBuf {
-        self.root.join("audit.jsonl")
-    }
-    fn blob(&self, version: &Version) -> PathBuf {
-        self.artifacts().join(format!("{version}.bin"))
-    }
-    fn info(&self, version: &Version) -> PathBuf {
-        self.artifacts().join(format!("{version}.json"))
+    /// Opens the registry at a URI: a path, `file://PATH` or `s3://BUCKET/PREFIX`; see [`open`](crate::objects::open).
+    ///
+    /// # Errors
+    /// [`RegistryError::Objects`].
+    pub fn open_uri(uri: &str) -> Result<Self, RegistryError> {
+        Ok(Self::over(open(uri)?))
     }
 
-    /// Holds off other writers, in this process and others, until the result is dropped.
-    fn lock(&self) -> Result<std::fs::File, RegistryError> {
-        let path = self.root.join("lock");
-        let file =
-            std::fs::File::options().create(true).append(true).open(&path).map_err(files::at(&path))?;
-        file.lock().map_err(files::at(&path))?;
-        Ok(file)
+    /// The registry whose objects these are.
+    pub fn over(objects: Arc<dyn Objects>) -> Self {
+        Self { objects, reason: None }
+    }
+
+    /// The same registry; what is changed through it is recorded with this reason, of which the first
+    /// [`MAX_REASON_CHARS`] are kept.
+    pub fn because(&self, reason: &str) -> Self {
+        let reason: String = reason.chars().take(MAX_REASON_CHARS).collect();
+        Self { objects: Arc::clone(&self.objects), reason: Some(reason.into()) }
     }
 
     /// Publishes an artifact now; see [`Registry::publish_at`].
     ///
     /// # Errors
-    /// [`RegistryError::Io`]; then nothing is published.
+    /// As [`Registry::publish_at`].
     pub fn publish(&self, bytes: &[u8], manifest: &serde_json::Value) -> Result<Version, RegistryError> {
-        self.publish_at(bytes, manifest, audit::now_ms())
+        self.publish_at(bytes, manifest, now_ms())
     }
 
     /// Publishes an artifact with the caller's time, ms since 1970 UTC. The same bytes again change nothing: the
     /// first manifest and time stay. A damaged artifact of the same bytes is replaced.
     ///
     /// # Errors
-    /// [`RegistryError::Io`]; then nothing is published.
+    /// [`RegistryError::Objects`]; then nothing is published. [`RegistryError::Removing`] where the same bytes are.
     pub fn publish_at(
         &self,
         bytes: &[u8],
@@ -161,21 +173,44 @@ impl Registry {
         now_ms: i64,
     ) -> Result<Version, RegistryError> {
         let version = Version::of(bytes);
-        let _lock = self.lock()?;
-        let (blob, info) = (self.blob(&version), self.info(&version));
-        if info.exists() && std::fs::read(&blob).is_ok_and(|old| old == bytes) {
-            return Ok(version);
-        }
         let listed = VersionInfo {
             version: version.clone(),
             published_ms: now_ms,
             bytes: bytes.len() as u64,
             manifest: manifest.clone(),
         };
-        files::write_json(&info, &listed)?;
-        files::write(&blob, bytes)?;
-        self.record(now_ms, Change::Publish { version: version.clone() })?;
+        self.place(bytes, &Listing::of(listed))?;
+        let change = Change::Publish { version: version.clone() };
+        let reason = self.reason.as_deref().map(str::to_owned);
+        let record = AuditRecord { time_ms: now_ms, change, reason, step: 0 };
+        audit::append(&*self.objects, |records| {
+            let recorded = audit::is_removed(records, &version) == Some(false);
+            if recorded { Vec::new() } else { vec![record.clone()] }
+        })?;
         Ok(version)
+    }
+
+    /// Makes sure that an artifact is there with its listing.
+    fn place(&self, bytes: &[u8], new: &Listing) -> Result<(), RegistryError> {
+        let version = &new.info.version;
+        let (blob, name) = (listing::blob(version), listing::name(version));
+        let mut turns = Turns::new(&name);
+        loop {
+            let there = self.objects.get(&name)?;
+            // An unreadable one is replaced.
+            let listed = there.as_ref().and_then(|there| Listing::parse(version, there).ok());
+            if listed.as_ref().is_some_and(Listing::is_being_removed) {
+                return Err(RegistryError::Removing(version.clone()));
+            }
+            let listed = listed.is_some_and(|l| !l.is_claimed());
+            if listed && self.objects.get(&blob)?.is_some_and(|old| old == bytes) {
+                return Ok(());
+            }
+            if self.objects.swap(&name, there.as_deref(), &new.to_bytes()?)? {
+                return Ok(self.objects.put(&blob, bytes)?);
+            }
+            turns.next()?;
+        }
     }
 
     /// The bytes of a version, checked against its hash.
@@ -183,150 +218,55 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Unknown`]; [`RegistryError::Damaged`], then nothing of the bytes is returned.
     pub fn load(&self, version: &Version) -> Result<Vec<u8>, RegistryError> {
-        let bytes =
-            files::read(&self.blob(version))?.ok_or_else(|| RegistryError::Unknown(version.clone()))?;
+        let bytes = self.objects.get(&listing::blob(version))?;
+        let bytes = bytes.ok_or_else(|| RegistryError::Unknown(version.clone()))?;
         if Version::of(&bytes) != *version {
             return Err(RegistryError::Damaged(version.clone()));
         }
         Ok(bytes)
     }
 
+    /// How a version is listed; `None` where it is not.
+    ///
+    /// # Errors
+    /// [`RegistryError::Objects`], [`RegistryError::File`] where the listing is unreadable.
+    pub fn info(&self, version: &Version) -> Result<Option<VersionInfo>, RegistryError> {
+        let Some(bytes) = self.objects.get(&listing::name(version))? else { return Ok(None) };
+        let listing = Listing::parse(version, &bytes)?;
+        Ok((!listing.is_claimed()).then_some(listing.info))
+    }
+
     /// All versions, oldest first.
     ///
     /// # Errors
-    /// [`RegistryError::Io`], [`RegistryError::File`] where a listing is unreadable.
+    /// As [`Registry::info`].
     pub fn versions(&self) -> Result<Vec<VersionInfo>, RegistryError> {
         let mut versions = Vec::new();
-        for name in files::names(&self.artifacts())? {
-            // Temporary files and a listing whose bytes never came are no versions.
-            let Some(version) = name.strip_suffix(".bin").and_then(|n| n.parse::<Version>().ok()) else {
-                continue;
-            };
+        for object in self.objects.list(ARTIFACTS)? {
+            // A listing whose bytes never came is no version.
+            let stem = object.name.strip_prefix(ARTIFACTS).and_then(|name| name.strip_suffix(".bin"));
+            let Some(version) = stem.and_then(|stem| stem.parse().ok()) else { continue };
             // A version may be removed while we look.
-            let Some(info) = files::read_json::<VersionInfo>(&self.info(&version))? else { continue };
-            versions.push(info);
+            versions.extend(self.info(&version)?);
         }
         versions.sort_by(|a, b| (a.published_ms, &a.version).cmp(&(b.published_ms, &b.version)));
         Ok(versions)
     }
 
-    /// Points an alias at a version now; see [`Registry::set_alias_at`].
-    ///
-    /// # Errors
-    /// As [`Registry::set_alias_at`].
-    pub fn set_alias(&self, alias: &str, version: &Version) -> Result<(), RegistryError> {
-        self.set_alias_at(alias, version, audit::now_ms())
-    }
-
-    /// Points an alias at a version, in one step: a reader sees the former or the new one.
-    ///
-    /// # Errors
-    /// [`RegistryError::Alias`] where the name is not allowed; [`RegistryError::Unknown`] or
-    /// [`RegistryError::Damaged`] where the version is not there whole: the alias then stays as it was.
-    pub fn set_alias_at(&self, alias: &str, version: &Version, now_ms: i64) -> Result<(), RegistryError> {
-        check_alias(alias)?;
-        let _lock = self.lock()?;
-        self.load(version)?;
-        let from = self.alias(alias)?;
-        files::write(&self.aliases_dir().join(alias), version.as_str().as_bytes())?;
-        self.record(now_ms, Change::Alias { alias: alias.to_owned(), from, to: version.clone() })
-    }
-
-    /// Points an alias back at the version that it named before, by the audit trail, in one step; returns which it named
-    /// and which it names now. Called again it walks further back, and a change of the alias after it begins anew from
-    /// there, as with an editor's undo.
-    ///
-    /// # Errors
-    /// [`RegistryError::NothingBefore`]; [`RegistryError::Unknown`] or [`RegistryError::Damaged`] where the former version
-    /// is not there whole any more: the alias then stays as it was.
-    pub fn rollback(&self, alias: &str) -> Result<(Version, Version), RegistryError> {
-        check_alias(alias)?;
-        let _lock = self.lock()?;
-        let nothing = |current| RegistryError::NothingBefore { alias: alias.to_owned(), current };
-        let from = self.alias(alias)?.ok_or_else(|| nothing(None))?;
-        let former = audit::before(&self.audit()?, alias, &from);
-        let to = former.ok_or_else(|| nothing(Some(from.clone())))?;
-        self.load(&to)?;
-        files::write(&self.aliases_dir().join(alias), to.as_str().as_bytes())?;
-        let change = Change::Rollback { alias: alias.to_owned(), from: from.clone(), to: to.clone() };
-        self.record(audit::now_ms(), change)?;
-        Ok((from, to))
-    }
-
-    /// Takes an alias away; nothing where it was never set.
-    ///
-    /// # Errors
-    /// [`RegistryError::Alias`]; [`RegistryError::Io`].
-    pub fn remove_alias(&self, alias: &str) -> Result<(), RegistryError> {
-        check_alias(alias)?;
-        let _lock = self.lock()?;
-        let Some(from) = self.alias(alias)? else { return Ok(()) };
-        files::remove(&self.aliases_dir().join(alias))?;
-        self.record(audit::now_ms(), Change::Unalias { alias: alias.to_owned(), from })
-    }
-
-    /// The version that an alias points at; `None` where it was never set.
-    ///
-    /// # Errors
-    /// [`RegistryError::Alias`]; [`RegistryError::File`] where its file is damaged.
-    pub fn alias(&self, alias: &str) -> Result<Option<Version>, RegistryError> {
-        check_alias(alias)?;
-        let path = self.aliases_dir().join(alias);
-        let Some(bytes) = files::read(&path)? else { return Ok(None) };
-        let version = String::from_utf8_lossy(&bytes).parse();
-        version.map(Some).map_err(|e: RegistryError| RegistryError::File { path, reason: e.to_string() })
-    }
-
-    /// All aliases.
-    ///
-    /// # Errors
-    /// As [`Registry::alias`].
-    pub fn aliases(&self) -> Result<BTreeMap<String, Version>, RegistryError> {
-        let mut aliases = BTreeMap::new();
-        for name in files::names(&self.aliases_dir())? {
-            // Temporary files begin with a dot, which no alias does.
-            if check_alias(&name).is_ok()
-                && let Some(version) = self.alias(&name)?
-            {
-                aliases.insert(name, version);
-            }
-        }
-        Ok(aliases)
-    }
-
-    /// Removes all versions but the newest `keep` and those that an alias points at; returns the removed ones.
-    ///
-    /// # Errors
-    /// [`RegistryError::Io`]; some may be removed then. With an unreadable alias nothing is removed.
-    pub fn remove_garbage(&self, keep: usize) -> Result<Vec<Version>, RegistryError> {
-        let _lock = self.lock()?;
-        let aliased: BTreeSet<Version> = self.aliases()?.into_values().collect();
-        let versions = self.versions()?;
-        let old = versions.len().saturating_sub(keep);
-        let mut removed = Vec::new();
-        for VersionInfo { version, .. } in
-            versions.into_iter().take(old).filter(|v| !aliased.contains(&v.version))
-        {
-            // The bytes first: a listing without bytes is no version.
-            files::remove(&self.blob(&version))?;
-            files::remove(&self.info(&version))?;
-            self.record(audit::now_ms(), Change::Remove { version: version.clone() })?;
-            removed.push(version);
-        }
-        files::remove_temporary(&self.artifacts())?;
-        files::remove_temporary(&self.aliases_dir())?;
-        Ok(removed)
-    }
-
     /// What was changed, oldest first.
     ///
     /// # Errors
-    /// [`RegistryError::Io`], [`RegistryError::File`] where a complete line is unreadable.
+    /// [`RegistryError::Objects`], [`RegistryError::File`] where a complete line, or an alias, is unreadable.
     pub fn audit(&self) -> Result<Vec<AuditRecord>, RegistryError> {
-        audit::read(&self.audit_path())
-    }
-
-    fn record(&self, time_ms: i64, change: Change) -> Result<(), RegistryError> {
-        audit::append(&self.audit_path(), &AuditRecord { time_ms, change })
+        // Aliases first: a change that is made after the look at one is in neither, or in the trail.
+        let mut last = Vec::new();
+        for name in self.alias_names()? {
+            last.extend(head::read(&*self.objects, &name)?.record);
+        }
+        let mut records = audit::read(&*self.objects)?;
+        // A crash may have kept an alias's last change from the trail.
+        last.retain(|change| !records.contains(change));
+        records.extend(last);
+        Ok(records)
     }
 }

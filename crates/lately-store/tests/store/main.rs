@@ -3,8 +3,13 @@
 
 mod crash;
 mod damage;
+#[cfg(feature = "s3")]
+mod moto;
+mod objects;
 mod oracle;
 mod registry;
+mod registry_crash;
+mod registry_garbage;
 mod schema_change;
 mod threads;
 mod vectors;

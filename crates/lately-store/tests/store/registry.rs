@@ -1,4 +1,4 @@
-//! The registry.
+//! The registry, in a directory and on S3.
 
 use std::sync::Barrier;
 
@@ -11,9 +11,39 @@ fn registry() -> (tempfile::TempDir, Registry) {
     (dir, registry)
 }
 
+/// Runs each of these on an empty registry of its own.
+fn suite(mut empty: impl FnMut() -> Registry) {
+    publishes_lists_loads_and_points_aliases(&empty());
+    rollbacks_walk_back_and_a_new_champion_begins_from_there(&empty());
+    a_veto_holds_until_somebody_insists(&empty());
+    reasons_are_recorded(&empty());
+    of_concurrent_rollbacks_each_takes_one_step(&empty());
+    concurrent_publishers_and_switches_leave_whole_versions(&empty());
+    garbage_is_removed_and_the_same_bytes_can_come_again(&empty());
+}
+
 #[test]
-fn publishes_lists_loads_and_points_aliases() {
-    let (_dir, r) = registry();
+fn a_registry_in_a_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut count = 0;
+    suite(|| {
+        count += 1;
+        Registry::open_uri(&format!("file://{}/{count}", dir.path().display())).unwrap()
+    });
+}
+
+#[cfg(feature = "s3")]
+#[test]
+fn a_registry_on_s3() {
+    let Some(moto) = crate::moto::Moto::start() else { return };
+    let mut count = 0;
+    suite(|| {
+        count += 1;
+        Registry::over(std::sync::Arc::new(moto.objects(&format!("s3://models/{count}"))))
+    });
+}
+
+fn publishes_lists_loads_and_points_aliases(r: &Registry) {
     let a = r.publish_at(b"weights a", &json!({"auc": 0.7}), 1).unwrap();
     let b = r.publish_at(b"weights b", &json!({"auc": 0.8}), 2).unwrap();
     assert_eq!(r.publish_at(b"weights a", &json!({"auc": 0.9}), 3).unwrap(), a);
@@ -38,15 +68,13 @@ fn publishes_lists_loads_and_points_aliases() {
     assert_eq!(last.change, Change::Unalias { alias: "champion".into(), from: b });
 }
 
-#[test]
-fn rollbacks_walk_back_and_a_new_champion_begins_from_there() {
-    let (_dir, r) = registry();
+fn rollbacks_walk_back_and_a_new_champion_begins_from_there(r: &Registry) {
     let nothing = |r: &Registry| matches!(r.rollback("champion"), Err(RegistryError::NothingBefore { .. }));
-    assert!(nothing(&r), "never set");
+    assert!(nothing(r), "never set");
     let [a, b, c, d] = [b"a", b"b", b"c", b"d"].map(|bytes| r.publish(bytes, &json!({})).unwrap());
     let now = || r.alias("champion").unwrap().unwrap();
     r.set_alias("champion", &a).unwrap();
-    assert!(nothing(&r), "nothing before the first");
+    assert!(nothing(r), "nothing before the first");
     assert_eq!(now(), a);
     for version in [&b, &b, &c] {
         r.set_alias("champion", version).unwrap(); // the same again is no change to go back over
@@ -57,7 +85,7 @@ fn rollbacks_walk_back_and_a_new_champion_begins_from_there() {
     assert_eq!(r.rollback("champion").unwrap(), (b.clone(), a.clone()));
     let last = r.audit().unwrap().pop().unwrap();
     assert_eq!(last.change, Change::Rollback { alias: "champion".into(), from: b.clone(), to: a.clone() });
-    assert!(nothing(&r), "it does not toggle");
+    assert!(nothing(r), "it does not toggle");
     assert_eq!((now(), r.alias("challenger").unwrap()), (a.clone(), Some(c.clone())));
 
     r.set_alias("champion", &d).unwrap();
@@ -65,8 +93,98 @@ fn rollbacks_walk_back_and_a_new_champion_begins_from_there() {
     for (from, to) in [(&a, &d), (&d, &a)] {
         assert_eq!(r.rollback("champion").unwrap(), (from.clone(), to.clone()));
     }
-    assert!(nothing(&r));
+    assert!(nothing(r));
     assert!(r.rollback("../x").is_err());
+}
+
+fn a_veto_holds_until_somebody_insists(r: &Registry) {
+    let [a, b, c] = [b"a", b"b", b"c"].map(|bytes| r.publish(bytes, &json!({})).unwrap());
+    for version in [&a, &b, &c] {
+        r.promote("champion", version).unwrap();
+    }
+    assert_eq!(r.vetoed(&c).unwrap(), None);
+    r.veto(&c, "guardrail: score_shift 1.9 > 1.0").unwrap();
+    r.veto(&b, "by hand").unwrap();
+    assert_eq!(r.rollback("champion").unwrap(), (c.clone(), a.clone()), "not to what was vetoed since");
+    assert_eq!(r.vetoed(&c).unwrap().as_deref(), Some("guardrail: score_shift 1.9 > 1.0"));
+    assert_eq!(r.publish(b"c", &json!({})).unwrap(), c, "the same bytes are the same version");
+    let refused = r.promote("champion", &c).unwrap_err();
+    assert!(matches!(&refused, RegistryError::Vetoed { version, .. } if *version == c));
+    assert!(refused.to_string().contains("score_shift"), "{refused}");
+    assert_eq!(r.alias("champion").unwrap(), Some(a.clone()));
+    r.set_alias("champion", &c).unwrap();
+    assert!(r.vetoed(&c).unwrap().is_some(), "insisting once takes no veto back");
+    // Who insisted on it may go back to it.
+    r.set_alias("champion", &a).unwrap();
+    assert_eq!(r.rollback("champion").unwrap(), (a, c));
+}
+
+fn reasons_are_recorded(r: &Registry) {
+    let why = r.because("gate passed");
+    let v = why.publish(b"v", &json!({})).unwrap();
+    why.set_alias("champion", &v).unwrap();
+    r.because(&"x".repeat(501)).remove_alias("champion").unwrap();
+    r.set_alias("champion", &v).unwrap();
+    r.veto(&v, "bad\nline").unwrap();
+    let trail = r.audit().unwrap();
+    let reasons: Vec<_> = trail.iter().map(|a| a.reason.as_deref()).collect();
+    let long = "x".repeat(500);
+    let gate = Some("gate passed");
+    assert_eq!(reasons, [gate, gate, Some(long.as_str()), None, Some("bad\nline")]);
+    assert_eq!(trail.iter().map(|a| a.step).collect::<Vec<_>>(), [0, 1, 2, 3, 0]);
+}
+
+fn garbage_is_removed_and_the_same_bytes_can_come_again(r: &Registry) {
+    let v: Vec<_> = (0..4u8).map(|n| r.publish_at(&[n], &json!({}), n.into()).unwrap()).collect();
+    r.set_alias("champion", &v[0]).unwrap();
+    assert_eq!(r.because("space").remove_garbage(1).unwrap(), [v[1].clone(), v[2].clone()]);
+    assert!(matches!(r.load(&v[1]), Err(RegistryError::Unknown(_))));
+    assert!(matches!(r.set_alias("champion", &v[1]), Err(RegistryError::Unknown(x)) if x == v[1]));
+    assert_eq!(r.alias("champion").unwrap(), Some(v[0].clone()));
+    assert_eq!(r.publish_at(&[1], &json!({"second": true}), 9).unwrap(), v[1]);
+    assert_eq!(r.info(&v[1]).unwrap().unwrap().manifest, json!({"second": true}));
+    let changes: Vec<_> =
+        r.audit().unwrap().into_iter().rev().take(3).map(|a| (a.change, a.reason)).collect();
+    let because = Some("space".to_owned());
+    let gone = |v: &Version| (Change::Remove { version: v.clone() }, because.clone());
+    assert_eq!(changes[0].0, Change::Publish { version: v[1].clone() });
+    assert_eq!(changes[1..], [gone(&v[2]), gone(&v[1])]);
+}
+
+/// What the releases before compare-and-swap wrote.
+#[test]
+fn a_registry_of_a_former_release_is_read_and_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    let [a, b] = ["a", "b"].map(|text| Version::of(text.as_bytes()));
+    for (version, text) in [(&a, "a"), (&b, "b")] {
+        write(&format!("artifacts/{version}.bin"), text);
+        let listing = format!(
+            "{{\n  \"version\": \"{version}\",\n  \"published_ms\": 7,\n  \"bytes\": 1,\n  \"manifest\": {{}}\n}}"
+        );
+        write(&format!("artifacts/{version}.json"), &listing);
+    }
+    write("aliases/champion", b.as_str());
+    write("lock", "");
+    let trail = format!(
+        "{{\"time_ms\":7,\"change\":\"publish\",\"version\":\"{a}\"}}\n\
+         {{\"time_ms\":8,\"change\":\"alias\",\"alias\":\"champion\",\"from\":null,\"to\":\"{a}\"}}\n\
+         {{\"time_ms\":9,\"change\":\"alias\",\"alias\":\"champion\",\"from\":\"{a}\",\"to\":\"{b}\"}}\n"
+    );
+    write("audit.jsonl", &trail);
+    let r = Registry::open(dir.path()).unwrap();
+    assert_eq!(r.versions().unwrap().len(), 2);
+    assert_eq!(r.alias("champion").unwrap(), Some(b.clone()));
+    assert_eq!(r.audit().unwrap().len(), 3);
+    assert_eq!(r.rollback("champion").unwrap(), (b.clone(), a.clone()));
+    assert_eq!(r.alias("champion").unwrap(), Some(a));
+    assert_eq!(r.remove_garbage(0).unwrap(), [b], "what no alias names and nothing leads back to");
+    let text = std::fs::read_to_string(dir.path().join("audit.jsonl")).unwrap();
+    assert!(text.starts_with(&trail), "former lines stay as they are");
 }
 
 #[test]
@@ -93,9 +211,7 @@ fn a_rollback_to_what_is_gone_or_damaged_is_refused_and_one_after_a_crash_knows_
     assert_eq!(r.alias("champion").unwrap(), Some(a));
 }
 
-#[test]
-fn of_concurrent_rollbacks_each_takes_one_step() {
-    let (_dir, r) = registry();
+fn of_concurrent_rollbacks_each_takes_one_step(r: &Registry) {
     let versions: Vec<_> = (0..9u8).map(|n| r.publish(&[n], &json!({})).unwrap()).collect();
     versions.iter().for_each(|v| r.set_alias("champion", v).unwrap());
     let start = Barrier::new(4);
@@ -151,9 +267,7 @@ fn names_never_reach_a_path_unchecked() {
     r.set_alias("challenger-2_b", &v).unwrap();
 }
 
-#[test]
-fn concurrent_publishers_and_switches_leave_whole_versions() {
-    let (_dir, r) = registry();
+fn concurrent_publishers_and_switches_leave_whole_versions(r: &Registry) {
     let first = r.publish(b"first", &json!({})).unwrap();
     r.set_alias("champion", &first).unwrap();
     let barrier = Barrier::new(5);

@@ -8,6 +8,7 @@ mod embed;
 mod eval;
 mod import;
 mod model;
+mod promotion;
 mod replay;
 mod serve;
 mod size;

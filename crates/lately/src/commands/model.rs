@@ -1,5 +1,6 @@
 //! `lately model`: parity with the reference, official weights, and what the registry holds.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,7 @@ use lately_model::{Manifest, Precision, checkpoint, official, parity};
 use lately_store::Registry;
 use lately_train::publish::publish;
 
+use super::promotion::{self, Challenge, Gc, History, Promote, Rollback};
 use crate::data_dir::DataDir;
 
 #[derive(Debug, Subcommand)]
@@ -40,26 +42,16 @@ pub(crate) enum Command {
         #[arg(long)]
         data: PathBuf,
     },
-    /// Point an alias at a version.
-    Promote {
-        /// Version, as `list` shows it.
-        version: String,
-        /// Data directory.
-        #[arg(long)]
-        data: PathBuf,
-        /// The alias.
-        #[arg(long, default_value = "champion")]
-        alias: String,
-    },
+    /// Point an alias at a version; by default the champion, which running servers then serve.
+    Promote(Promote),
+    /// Name the version that servers score in the shadow of the champion, or none.
+    Challenger(Challenge),
     /// Point an alias back at the version that it named before; once more, and it goes further back.
-    Rollback {
-        /// Data directory.
-        #[arg(long)]
-        data: PathBuf,
-        /// The alias.
-        #[arg(long, default_value = "champion")]
-        alias: String,
-    },
+    Rollback(Rollback),
+    /// Print what was published, promoted, rolled back, vetoed and removed, when and why.
+    History(History),
+    /// Remove old versions that nothing names and no rollback leads to, and what crashes left.
+    Gc(Gc),
 }
 
 #[derive(Debug, Args)]
@@ -89,18 +81,11 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         Command::Import(args) => import(args),
         Command::Export { version, data, out } => export(&DataDir::open(data)?.registry()?, version, out),
         Command::List { data } => list(&DataDir::open(data)?),
-        Command::Promote { version, data, alias } => {
-            let registry = DataDir::open(data)?.registry()?;
-            let version = version.parse()?;
-            registry.set_alias(alias, &version)?;
-            println!("{alias} is {version}");
-            Ok(())
-        }
-        Command::Rollback { data, alias } => {
-            let (from, to) = DataDir::open(data)?.registry()?.rollback(alias)?;
-            println!("{alias} was {from}\n{alias} is {to}");
-            Ok(())
-        }
+        Command::Promote(args) => promotion::promote(args),
+        Command::Challenger(args) => promotion::challenge(args),
+        Command::Rollback(args) => promotion::rollback(args),
+        Command::History(args) => promotion::history(args),
+        Command::Gc(args) => promotion::gc(args),
     }
 }
 
@@ -172,13 +157,15 @@ fn export(registry: &Registry, name: &str, out: &Path) -> Result<()> {
 
 fn list(dir: &DataDir) -> Result<()> {
     let registry = dir.registry()?;
-    let aliases = registry.aliases()?;
+    let (aliases, trail) = (registry.aliases()?, registry.audit()?);
+    let vetoed: HashSet<_> = trail.iter().filter_map(|r| r.change.vetoed()).collect();
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY);
     table.set_header(["version", "aliases", "encoder", "rows from, to (ms)", "bytes"]);
     for info in registry.versions()? {
-        let names: Vec<&str> =
+        let mut names: Vec<&str> =
             aliases.iter().filter(|(_, v)| **v == info.version).map(|(name, _)| name.as_str()).collect();
+        names.extend(vetoed.contains(&info.version).then_some("vetoed"));
         let text = |path: &str| {
             info.manifest.pointer(path).map(|v| v.to_string().replace('"', "")).unwrap_or_default()
         };

@@ -25,6 +25,26 @@ fn compared(house: &House, rankings: u64) -> ShadowSummary {
 }
 
 #[test]
+fn a_challenger_that_is_taken_away_scores_nothing_and_may_come_back() {
+    let (house, slot) = challenged(1.0);
+    assert!(!slot.clear(), "there is none yet");
+    let ask = RankRequest::new(user("u"), candidates(10));
+    slot.swap(model(2)).unwrap();
+    house.ranker.rank(ask.clone()).unwrap();
+    compared(&house, 1);
+    let held = slot.current().unwrap();
+    assert!(slot.clear() && !slot.clear());
+    assert!(house.ranker.challenger().is_none() && slot.other(u64::MAX).is_none());
+    house.ranker.rank(ask.clone()).unwrap();
+    assert_eq!(slot.live_generations(), 1, "whoever holds it may finish with it");
+    drop(held);
+    assert_eq!(slot.live_generations(), 0);
+    assert_eq!(slot.swap(model(2)).unwrap(), 2, "generations go on");
+    house.ranker.rank(ask).unwrap();
+    compared(&house, 2);
+}
+
+#[test]
 fn a_challenger_scores_what_was_served_and_the_difference_is_told() {
     let (house, slot) = challenged(1.0);
     assert!(house.ranker.challenger().is_none());
