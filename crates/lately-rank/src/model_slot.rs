@@ -316,6 +316,20 @@ impl ModelSlot {
         Ok(*generation)
     }
 
+    /// Holds nothing from now on; whoever holds a model may finish with it. Returns whether there was one.
+    pub fn clear(&self) -> bool {
+        // No swap may be in between.
+        let _generation = lock(&self.generation);
+        self.former.store(None);
+        self.current.swap(None).is_some()
+    }
+
+    /// Lets go of the former model: one that was taken back must not score where the current one fails.
+    pub fn drop_former(&self) {
+        let _generation = lock(&self.generation);
+        self.former.store(None);
+    }
+
     fn refused(&self, error: &SwapError) {
         tracing::warn!(alias = self.alias, %error, "model refused; the last good one stays");
         let result = "refused";
