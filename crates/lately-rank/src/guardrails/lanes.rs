@@ -1,6 +1,6 @@
 //! The sums of each version by the arm in which it ranks, over a window of time.
 
-use super::sums::Sums;
+use super::sums::{Column, Sums};
 use crate::request::Variant;
 
 /// Versions by arm that are remembered: two of a canary, up to four of a swap, and those before them.
@@ -20,6 +20,8 @@ struct Lane {
     since_ms: i64,
     now: Sums,
     before: Option<Sums>,
+    /// Rankings of the windows before those.
+    past: f64,
 }
 
 /// The newest sides.
@@ -45,7 +47,9 @@ impl Lanes {
         self.lanes.push(lane);
         let lane = self.lanes.last_mut()?;
         if time_ms - lane.since_ms >= self.window_ms {
-            lane.before = Some(std::mem::replace(&mut lane.now, Sums::new(self.heads)));
+            let over = std::mem::replace(&mut lane.now, Sums::new(self.heads));
+            let before = lane.before.replace(over);
+            lane.past += before.map_or(0.0, |b| b.total(Column::Rankings));
             lane.since_ms = time_ms;
         }
         // A watch begins with nothing: what was ranked before it does not count.
@@ -56,7 +60,7 @@ impl Lanes {
         if self.lanes.len() == LANES {
             self.lanes.remove(0);
         }
-        Lane { side, since_ms, now: Sums::new(self.heads), before: None }
+        Lane { side, since_ms, now: Sums::new(self.heads), before: None, past: 0.0 }
     }
 
     /// Begins a side anew.
@@ -72,12 +76,17 @@ impl Lanes {
         let parts = of.flat_map(|lane| std::iter::once(&lane.now).chain(&lane.before));
         parts.fold(Sums::new(self.heads), Sums::plus)
     }
+
+    /// Their rankings since they began.
+    pub(super) fn rankings(&self, sides: &[Side]) -> u64 {
+        let past: f64 = self.lanes.iter().filter(|l| sides.contains(&l.side)).map(|l| l.past).sum();
+        (past + self.sums(sides).total(Column::Rankings)) as u64
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guardrails::sums::Column;
 
     fn side(version: &str) -> Side {
         Side { version: version.to_owned(), variant: None }
@@ -85,12 +94,12 @@ mod tests {
 
     fn add(lanes: &mut Lanes, side: &Side, time_ms: i64) {
         if let Some(sums) = lanes.of(side, time_ms) {
-            sums.add(0, Column::Asked, 1.0);
+            sums.add(0, Column::Rankings, 1.0);
         }
     }
 
-    fn asked(lanes: &Lanes, side: &Side) -> f64 {
-        lanes.sums(std::slice::from_ref(side)).total(Column::Asked)
+    fn ranked(lanes: &Lanes, side: &Side) -> f64 {
+        lanes.sums(std::slice::from_ref(side)).total(Column::Rankings)
     }
 
     #[test]
@@ -98,13 +107,14 @@ mod tests {
         let (mut lanes, a) = (Lanes::new(1, 100), side("a"));
         let challenger = Side { variant: Some(Variant::Challenger), ..a.clone() };
         (0..250).for_each(|time| add(&mut lanes, &a, time));
-        assert_eq!((asked(&lanes, &a), asked(&lanes, &challenger)), (150.0, 0.0));
+        assert_eq!((ranked(&lanes, &a), ranked(&lanes, &challenger)), (150.0, 0.0));
+        assert_eq!(lanes.rankings(std::slice::from_ref(&a)), 250, "since it began");
         lanes.begin(&a, 250);
         add(&mut lanes, &a, 249);
-        assert_eq!(asked(&lanes, &a), 0.0, "of before it began");
+        assert_eq!(ranked(&lanes, &a), 0.0, "of before it began");
         add(&mut lanes, &a, 250);
         add(&mut lanes, &challenger, 250);
-        assert_eq!((asked(&lanes, &a), asked(&lanes, &challenger)), (1.0, 1.0));
+        assert_eq!((ranked(&lanes, &a), ranked(&lanes, &challenger)), (1.0, 1.0));
     }
 
     #[test]
@@ -115,7 +125,7 @@ mod tests {
             add(&mut lanes, &side(&format!("v{i}")), i);
         }
         assert_eq!(lanes.lanes.len(), LANES);
-        assert_eq!(asked(&lanes, &side("kept")), 20.0);
-        assert_eq!(asked(&lanes, &side("v3")), 0.0);
+        assert_eq!(ranked(&lanes, &side("kept")), 20.0);
+        assert_eq!(ranked(&lanes, &side("v3")), 0.0);
     }
 }

@@ -195,9 +195,10 @@ impl Guardrails {
         let heads = self.rules.heads.len();
         let mut state = lock(&self.state);
         state.close(now_ms.saturating_sub(self.rules.config.maturity_ms()), heads);
+        let [rankings, reference_rankings] = [new, with].map(|sides| state.lanes.rankings(sides));
         let (new, with) = (state.lanes.sums(new), state.lanes.sums(with));
         drop(state);
-        self.rules.compare(&new, &with)
+        Comparison { rankings, reference_rankings, ..self.rules.compare(&new, &with) }
     }
 
     /// Says what is being watched, for whoever asks.

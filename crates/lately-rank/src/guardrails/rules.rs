@@ -49,7 +49,7 @@ pub struct Reading {
 /// A new version beside another one.
 #[derive(Debug, Clone, PartialEq, Serialize, Default)]
 pub struct Comparison {
-    /// Rankings by the new version.
+    /// Rankings by the new version since it is watched.
     pub rankings: u64,
     /// By the other one.
     pub reference_rankings: u64,
@@ -98,7 +98,8 @@ struct Test {
 impl Rules {
     pub(super) fn compare(&self, new: &Sums, old: &Sums) -> Comparison {
         let rankings = [new, old].map(|s| s.total(Column::Rankings) as u64);
-        let pair = Pair { new, old, enough: rankings.iter().all(|n| *n >= self.config.min_rankings) };
+        let enough = rankings.iter().all(|n| *n >= self.config.min_rankings);
+        let pair = Pair { new, old, enough };
         let sure = sure(self.config.alpha, self.tests());
         let mut readings = Vec::new();
         let mut read = |guardrail, head: Option<&String>, test: Option<Test>| {
