@@ -39,9 +39,10 @@ impl StageClock {
     }
 
     /// Microseconds a stage, and in all under `total`.
-    pub(crate) fn finish(mut self) -> Vec<(&'static str, u64)> {
+    pub(crate) fn finish(mut self, arm: &'static str) -> Vec<(&'static str, u64)> {
         let total = self.start.elapsed();
         metrics::histogram!("lately_rank_seconds").record(total.as_secs_f64());
+        metrics::histogram!("lately_arm_rank_seconds", "arm" => arm).record(total.as_secs_f64());
         self.laps.push(("total", total.as_micros() as u64));
         self.laps
     }

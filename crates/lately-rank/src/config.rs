@@ -4,6 +4,7 @@ use lately_model::ServingPrecision;
 use serde::{Deserialize, Serialize};
 
 use crate::error::RankConfigError;
+use crate::guardrails::GuardrailConfig;
 use crate::value_model::ValueModelConfig;
 
 /// Most candidates that one ranking may have, whatever is configured: an impression takes no more.
@@ -89,12 +90,16 @@ pub struct RankConfig {
     pub exercise_share: f64,
     /// Share of the rankings that the challenger scores too, unseen, 0 to 1. Default 0: it is not loaded.
     pub shadow_share: f64,
+    /// Share of the people for whom the challenger ranks instead of the champion, 0 to 0.5. Default 0: nobody.
+    pub canary_share: f64,
     /// Weights of the heads.
     pub value_model: ValueModelConfig,
     /// What a slate may look like.
     pub select: SelectConfig,
     /// Where a feed's candidates come from.
     pub retrieve: RetrieveConfig,
+    /// When a new version counts as worse than the one before it.
+    pub guardrails: GuardrailConfig,
 }
 
 impl Default for RankConfig {
@@ -117,9 +122,11 @@ impl Default for RankConfig {
             cached_ranking_bytes: 64 << 20,
             exercise_share: 0.001,
             shadow_share: 0.0,
+            canary_share: 0.0,
             value_model: ValueModelConfig::default(),
             select: SelectConfig::default(),
             retrieve: RetrieveConfig::default(),
+            guardrails: GuardrailConfig::default(),
         }
     }
 }
@@ -218,11 +225,18 @@ impl RankConfig {
         range("impression_queue_items", self.impression_queue_items, 1, 1 << 28)?;
         range("retrieve: candidates of a feed", self.retrieve.total(), 1, self.max_candidates)?;
         range("retrieve.popularity_items", self.retrieve.popularity_items, 1, 1 << 28)?;
-        for (name, share) in [("exercise_share", self.exercise_share), ("shadow_share", self.shadow_share)] {
-            if !(0.0..=1.0).contains(&share) {
-                return Err(RankConfigError::Share { name, share });
+        let shares = [
+            ("exercise_share", self.exercise_share, 1.0),
+            ("shadow_share", self.shadow_share, 1.0),
+            // Beyond half it would be the champion that is tried out.
+            ("canary_share", self.canary_share, 0.5),
+        ];
+        for (name, share, most) in shares {
+            if !(0.0..=most).contains(&share) {
+                return Err(RankConfigError::Share { name, share, most });
             }
         }
+        self.guardrails.check()?;
         let half_life = self.retrieve.half_life_hours;
         if !(half_life > 0.01 && half_life <= 1e6) {
             return Err(RankConfigError::HalfLife(half_life));

@@ -1,6 +1,6 @@
-//! Chance that belongs to a request: the same id, the same lot.
+//! Chance that belongs to a request, or to a person: the same id, the same lot.
 
-use lately_features::RequestId;
+use lately_features::{RequestId, UserId};
 
 use crate::request::Rung;
 
@@ -8,22 +8,39 @@ use crate::request::Rung;
 const EXERCISE: u64 = 1;
 const RUNG: u64 = 2;
 const SHADOW: u64 = 3;
+const CANARY: u64 = 4;
+const GROUP: u64 = 5;
 
 /// The rung on which a ranking is put on purpose; `None` for all but a `share`.
 pub(crate) fn exercise(request: &RequestId, share: f64) -> Option<Rung> {
-    let at = (uniform(request, RUNG) * Rung::LADDER.len() as f64) as usize;
-    (uniform(request, EXERCISE) < share).then(|| Rung::LADDER[at.min(Rung::LADDER.len() - 1)])
+    let at = (uniform(request.hash64(), RUNG) * Rung::LADDER.len() as f64) as usize;
+    (uniform(request.hash64(), EXERCISE) < share).then(|| Rung::LADDER[at.min(Rung::LADDER.len() - 1)])
 }
 
 /// Whether the challenger scores a ranking too.
 pub(crate) fn shadow(request: &RequestId, share: f64) -> bool {
-    uniform(request, SHADOW) < share
+    uniform(request.hash64(), SHADOW) < share
+}
+
+/// Whether the challenger ranks for a person. Of each challenger it is other people, so that nobody always gets what is
+/// new; of one challenger it is the same people on every server, and those of a smaller share are among a larger one's.
+pub(crate) fn canary(user: &UserId, challenger: &str, share: f64) -> bool {
+    // FNV-1a: the version is the salt.
+    let salt = challenger.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    uniform(user.hash64() ^ salt, CANARY) < share
+}
+
+/// The group of a person, of so many, for the spread of what is measured.
+pub(crate) fn group(user: &UserId, groups: usize) -> usize {
+    ((uniform(user.hash64(), GROUP) * groups as f64) as usize).min(groups.saturating_sub(1))
 }
 
 /// From 0 to below 1. The id's hash goes through SplitMix64's finaliser (Steele et al. 2014) once more, so that draws for
 /// two purposes have nothing to do with each other.
-fn uniform(request: &RequestId, purpose: u64) -> f64 {
-    let x = request.hash64() ^ purpose.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+fn uniform(hash: u64, purpose: u64) -> f64 {
+    let x = hash ^ purpose.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     ((x ^ (x >> 31)) >> 11) as f64 / (1u64 << 53) as f64
@@ -55,6 +72,22 @@ mod tests {
         }
         assert!(requests(n).all(|r| exercise(&r, 0.0).is_none()), "0 is off");
         assert!(requests(1_000).all(|r| exercise(&r, 1.0).is_some()));
+    }
+
+    #[test]
+    fn a_canary_has_its_share_of_the_people_and_the_next_one_has_others() {
+        let people: Vec<_> = (0..20_000).map(|i| UserId::new(format!("u{i}")).unwrap()).collect();
+        let share = |drawn: &dyn Fn(&UserId) -> bool| {
+            people.iter().filter(|u| drawn(u)).count() as f64 / people.len() as f64
+        };
+        // Six standard deviations.
+        assert!((share(&|u| canary(u, "a", 0.05)) - 0.05).abs() < 0.01);
+        assert!(people.iter().all(|u| !canary(u, "a", 0.05) || canary(u, "a", 0.2)), "a share grows");
+        let both = share(&|u| canary(u, "a", 0.2) && canary(u, "b", 0.2));
+        assert!((both - 0.04).abs() < 0.01, "{both}");
+        assert!(people.iter().all(|u| !canary(u, "a", 0.0) && group(u, 64) < 64));
+        let of_a_group = share(&|u| canary(u, "a", 0.2) && group(u, 64) < 32);
+        assert!((of_a_group - 0.1).abs() < 0.02, "{of_a_group}");
     }
 
     #[test]

@@ -93,12 +93,26 @@ pub enum RankConfigError {
         high: usize,
     },
     /// A share that is none.
-    #[error("[rank] {name} is {share}: it must be 0 to 1")]
+    #[error("[rank] {name} is {share}: it must be 0 to {most}")]
     Share {
         /// Key.
         name: &'static str,
         /// Value.
         share: f64,
+        /// Largest.
+        most: f64,
+    },
+    /// A bound of a guardrail that makes no sense.
+    #[error("[rank.guardrails] {name} is {value}: it must be {low} to {high}")]
+    Guardrail {
+        /// Key.
+        name: &'static str,
+        /// Value.
+        value: f64,
+        /// Smallest.
+        low: f64,
+        /// Largest.
+        high: f64,
     },
     /// A half-life that makes no sense.
     #[error("[rank.retrieve] half_life_hours is {0}: it must be more than 0.01 and at most 1,000,000")]

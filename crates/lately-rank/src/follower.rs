@@ -1,4 +1,5 @@
-//! A thread that follows the log and keeps what retrieval draws on: popularity and the catalogue.
+//! A thread that follows the log and keeps what retrieval draws on, popularity and the catalogue; the guardrails see each
+//! record too.
 //!
 //! Following the log, instead of being told by whoever appends, counts each record once: repeats never reach it.
 
@@ -13,6 +14,7 @@ use lately_store::{Store, StoreError};
 use crate::batcher::lock;
 use crate::catalogue::{Catalogue, Topics};
 use crate::config::RetrieveConfig;
+use crate::guardrails::Guardrails;
 use crate::popularity::Popularity;
 use crate::retrieve::Snapshot;
 
@@ -34,6 +36,7 @@ struct Shared {
     store: Arc<Store>,
     assembler: Arc<Assembler>,
     topics: Topics,
+    guardrails: Arc<Guardrails>,
     dim: usize,
     popular: usize,
     popularity: RwLock<Popularity>,
@@ -50,6 +53,7 @@ impl Follower {
         schema: &Schema,
         assembler: Arc<Assembler>,
         topics: Topics,
+        guardrails: Arc<Guardrails>,
         config: &RetrieveConfig,
     ) -> std::io::Result<Self> {
         let popularity = Popularity::new(schema, config.half_life_hours, config.popularity_items);
@@ -58,6 +62,7 @@ impl Follower {
             store,
             assembler,
             topics,
+            guardrails,
             dim: schema.item_embedding_dim(),
             popular: config.total() * POPULAR_SPARE,
             popularity: RwLock::new(popularity),
@@ -108,7 +113,7 @@ impl Shared {
             if let Err(error) = &result {
                 metrics::counter!("lately_follower_errors_total").increment(1);
                 if !failing {
-                    tracing::error!(%error, "cannot follow the log: popularity stands still");
+                    tracing::error!(%error, "cannot follow the log: popularity and guardrails stand still");
                 }
             }
             failing = result.is_err();
@@ -137,6 +142,8 @@ impl Shared {
             let page = self.store.read(*cursor, PAGE)?;
             let mut popularity = self.popularity.write().unwrap_or_else(|e| e.into_inner());
             page.iter().for_each(|(_, event)| popularity.observe(event));
+            drop(popularity);
+            page.iter().for_each(|(_, event)| self.guardrails.observe(event));
             *cursor = match page.last() {
                 Some((offset, _)) => offset + 1,
                 None => end, // forgotten records only

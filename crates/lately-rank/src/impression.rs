@@ -31,7 +31,7 @@ pub(crate) fn impression(response: &RankResponse, surface: Option<String>) -> Im
         items: response.items.iter().map(item).collect(),
         model: response.model.as_ref().map(|m| m.version.clone()),
         degraded: response.degraded.iter().map(|r| r.name().to_owned()).collect(),
-        variant: None,
+        variant: response.variant.map(|v| v.name().to_owned()),
         embedding_version: response.model.as_ref().map(|m| m.embedding_version.clone()),
         propensities: Vec::new(), // the order follows from the scores
     }

@@ -2,7 +2,7 @@
 //!
 //! Read [`ranker`] first: it is the walk of one request, stage after stage, and `ranker/ladder.rs` what is done where one
 //! of them cannot. Then `batcher` (the CPU threads), [`model_slot`] (hot swap), `shadow` (a challenger scores what was
-//! served), [`value_model`], [`select`], `retrieve` (where a feed's candidates come from, over the
+//! served), [`guardrails`] (how a new version does beside the one before it), [`value_model`], [`select`], `retrieve` (where a feed's candidates come from, over the
 //! `catalogue` and the `popularity` that `follower` keeps up with the log) and `impression` (what was served is
 //! written to the same log).
 //!
@@ -34,6 +34,9 @@
 //! | `lately_shadow_rankings_total{result}` | counter | compared, busy (something waited), full (its queue was), failed |
 //! | `lately_shadow_probability_difference{head}` | histogram | mean difference of a ranking's probabilities |
 //! | `lately_shadow_rank_correlation` | histogram | of the scores of a ranking |
+//! | `lately_arm_rankings_total{arm, result}` | counter | a model was asked by arm: scored, failed, late |
+//! | `lately_arm_rank_seconds{arm}` | histogram | one ranking, all stages, by arm |
+//! | `lately_guardrail_unwatched_total` | counter | rankings whose actions were not waited for, as too many were |
 //! | `lately_follower_errors_total` | counter | failed reads of the log by the follower |
 
 mod agreement;
@@ -46,6 +49,7 @@ mod error;
 mod estimate;
 mod follower;
 mod generations;
+pub mod guardrails;
 mod impression;
 mod last_known;
 pub mod model_slot;
@@ -60,11 +64,12 @@ pub mod value_model;
 
 pub use config::{ImpressionMode, RankConfig, RankPrecision, RetrieveConfig, SelectConfig};
 pub use error::{RankConfigError, RankError, Shed};
+pub use guardrails::{GuardrailConfig, Guardrails};
 pub use model_slot::{LoadedModel, ModelSlot, ModelSummary, SwapError};
 pub use ranker::Ranker;
 pub use request::{
     Dropped, Explain, FeedRequest, ModelRef, Priority, RankRequest, RankResponse, RankedItem, Reason, Rules,
-    Rung, Source,
+    Rung, Source, Variant,
 };
 pub use shadow::ShadowSummary;
 pub use value_model::{ValueModel, ValueModelConfig};

@@ -330,6 +330,12 @@ impl ModelSlot {
         Ok(*generation)
     }
 
+    /// Lets go of the former model: one that was taken back must not score where the current one fails.
+    pub fn drop_former(&self) {
+        let _generation = lock(&self.generation);
+        self.former.store(None);
+    }
+
     fn refused(&self, error: &SwapError) {
         tracing::warn!(alias = self.alias, %error, "model refused; the last good one stays");
         let result = "refused";

@@ -24,12 +24,14 @@ use crate::config::{ImpressionMode, RankConfig};
 use crate::draw;
 use crate::error::{RankConfigError, RankError};
 use crate::follower::Follower;
+use crate::guardrails::Guardrails;
 use crate::impression::ImpressionLog;
 use crate::last_known::LastKnown;
-use crate::model_slot::ModelSlot;
+use crate::model_slot::{LoadedModel, ModelSlot};
 use crate::recently_shown::RecentlyShown;
 use crate::request::{
     Dropped, Explain, FeedRequest, Priority, RankRequest, RankResponse, RankedItem, Reason, Rules, Rung,
+    Variant,
 };
 use crate::select::{Scored, Spacing, select};
 use crate::shadow::Shadow;
@@ -52,7 +54,9 @@ pub struct Ranker {
     shown: RecentlyShown,
     last_known: LastKnown,
     read_sequence: ReadSequence,
+    challenger: Option<Arc<ModelSlot>>,
     shadow: Option<Shadow>,
+    guardrails: Arc<Guardrails>,
     batcher: Arc<Batcher>,
     follower: Follower,
     impressions: ImpressionLog,
@@ -79,6 +83,10 @@ struct Ask {
     dropped: Vec<Dropped>,
     /// The rung on which this ranking is put on purpose.
     forced: Option<Rung>,
+    /// What ranks for the user, until the end.
+    model: Option<Arc<LoadedModel>>,
+    /// The user's arm, while a canary runs.
+    variant: Option<Variant>,
     /// Whether the response is what the user sees: its length was asked for.
     slate: bool,
 }
@@ -123,8 +131,10 @@ impl Ranker {
         config.check()?;
         let assembler = Arc::new(Assembler::new(&schema));
         let topics = Topics::new(&schema);
+        let value_model = ValueModel::new(&config.value_model, &schema)?;
+        let guardrails = Arc::new(Guardrails::new(&config.guardrails, &schema, &value_model));
         Ok(Self {
-            value_model: ValueModel::new(&config.value_model, &schema)?,
+            value_model,
             heads: schema.heads.iter().map(|h| h.name.clone()).collect(),
             shown: RecentlyShown::new(&config.select),
             last_known: LastKnown::new(config.stale_sequence_bytes, config.cached_ranking_bytes),
@@ -132,6 +142,7 @@ impl Ranker {
                 let store = store.clone();
                 Box::new(move |user| store.sequence(user))
             },
+            challenger: None,
             shadow: None,
             batcher: Arc::new(Batcher::start(&config)?),
             follower: Follower::start(
@@ -139,8 +150,10 @@ impl Ranker {
                 &schema,
                 assembler.clone(),
                 topics.clone(),
+                guardrails.clone(),
                 &config.retrieve,
             )?,
+            guardrails,
             impressions: ImpressionLog::start(
                 store.clone(),
                 config.log_impressions,
@@ -182,7 +195,9 @@ impl Ranker {
             explain: ask.explain,
             rules: ask.rules,
             dropped,
-            forced: None, // drawn below
+            forced: None, // drawn below, and so are model and arm
+            model: None,
+            variant: None,
         };
         self.run(ask, clock)
     }
@@ -211,7 +226,9 @@ impl Ranker {
             explain: ask.explain,
             rules: Rules { spacing: true, ..Rules::default() }, // retrieval excludes the rest
             dropped: Vec::new(),
-            forced: None, // drawn below
+            forced: None, // drawn below, and so are model and arm
+            model: None,
+            variant: None,
         };
         self.run(ask, clock)
     }
@@ -219,7 +236,8 @@ impl Ranker {
     fn run(&self, mut ask: Ask, mut clock: StageClock) -> Result<RankResponse, RankError> {
         let mut degraded = Vec::new();
         let forced = draw::exercise(&ask.request, self.config.exercise_share);
-        ask.forced = forced.filter(|_| self.slot.current().is_some());
+        (ask.model, ask.variant) = self.arm(&ask.user);
+        ask.forced = forced.filter(|_| ask.model.is_some());
         clock.lap("admit");
 
         let known = self.hydrate(&ask, &mut degraded);

@@ -35,6 +35,30 @@ impl Priority {
     }
 }
 
+/// The arm of a canary that a person is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Variant {
+    /// The champion ranks for them.
+    Champion,
+    /// The challenger does.
+    Challenger,
+}
+
+impl Variant {
+    /// Its name in impressions and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Champion => "champion",
+            Self::Challenger => "challenger",
+        }
+    }
+
+    /// The arm of that name, if it is one.
+    pub(crate) fn named(name: Option<&str>) -> Option<Self> {
+        [Self::Champion, Self::Challenger].into_iter().find(|v| Some(v.name()) == name)
+    }
+}
+
 /// Rank these.
 #[derive(Debug, Clone)]
 pub struct RankRequest {
@@ -131,7 +155,7 @@ pub enum Rung {
     NoSequence,
     /// The time was too short for all: the model scored those that looked best, the others follow.
     FirstN,
-    /// The model failed: the one before it scored.
+    /// The model failed: the one before it scored; for those in the challenger's arm of a canary the champion.
     LastGoodModel,
     /// No model scored: ordered by the scores of the user's last ranking, what was not in it by popularity below.
     CachedRanking,
@@ -277,6 +301,8 @@ pub struct RankResponse {
     pub user: UserId,
     /// What ranked; `None`: no model did, see `degraded`.
     pub model: Option<ModelRef>,
+    /// The person's arm; `None` while no canary runs.
+    pub variant: Option<Variant>,
     /// Hash of the schema.
     pub schema_hash: String,
     /// All log records with an offset below this were known.

@@ -35,6 +35,9 @@ pub struct Config {
     /// The request path, with the value model.
     #[serde(default)]
     pub rank: RankConfig,
+    /// When a canary's challenger becomes the champion.
+    #[serde(default)]
+    pub canary: CanaryConfig,
     /// Limits of the embedded store.
     #[serde(default)]
     pub store: StoreLimits,
@@ -79,6 +82,24 @@ pub struct RegistryConfig {
 impl Default for RegistryConfig {
     fn default() -> Self {
         Self { uri: "registry".to_owned(), keep: Garbage::default().keep }
+    }
+}
+
+/// When the challenger of a canary becomes the champion by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CanaryConfig {
+    /// Whether it does. Default false.
+    pub promote: bool,
+    /// How long no guardrail must have been breached, minutes. Default 30.
+    pub minutes: u64,
+    /// How many rankings it must have made. Default 10,000.
+    pub rankings: u64,
+}
+
+impl Default for CanaryConfig {
+    fn default() -> Self {
+        Self { promote: false, minutes: 30, rankings: 10_000 }
     }
 }
 
@@ -213,6 +234,7 @@ mod tests {
         let config = Config::parse(text, Path::new("config/lately.toml")).unwrap();
         assert_eq!(config.rank, RankConfig::default());
         assert_eq!(config.serve.limits, Limits::default());
+        assert_eq!(config.canary, CanaryConfig::default());
         let named: toml::Table = text.parse().unwrap();
         let mut lacks = Vec::new();
         let mut every = |section: &toml::Value, all: toml::Table, name: &str| {
@@ -222,6 +244,7 @@ mod tests {
         assert_eq!(config.registry, RegistryConfig::default());
         every(&named["registry"], toml::Table::try_from(RegistryConfig::default()).unwrap(), "registry");
         every(&named["serve"]["limits"], toml::Table::try_from(Limits::default()).unwrap(), "serve.limits");
+        every(&named["canary"], toml::Table::try_from(CanaryConfig::default()).unwrap(), "canary");
         assert_eq!(lacks, [] as [&str; 0]);
     }
 

@@ -1,11 +1,13 @@
-//! Follows the registry: a new champion, and a new challenger, are swapped in while the server runs.
+//! Follows the registry: a new champion, and a new challenger, are swapped in while the server runs; what the server took
+//! back itself (`rollout`) is not.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use lately_rank::ModelSlot;
 use lately_store::{Registry, Version};
 use lately_train::publish::{CHALLENGER, CHAMPION};
@@ -18,11 +20,13 @@ pub(crate) struct Follower {
     challenger: Option<Arc<ModelSlot>>,
     /// From the look at the alias to the swap: whoever looked first must not swap an older champion back in.
     turn: Mutex<()>,
+    /// Versions that were taken back, and why: this server does not swap them in again.
+    condemned: Mutex<BTreeMap<String, String>>,
 }
 
 impl Follower {
     pub(crate) fn new(registry: Registry, slot: Arc<ModelSlot>, challenger: Option<Arc<ModelSlot>>) -> Self {
-        Self { registry, slot, challenger, turn: Mutex::new(()) }
+        Self { registry, slot, challenger, turn: Mutex::new(()), condemned: Mutex::default() }
     }
 
     /// Swaps the champion in, if it is not the one that serves; returns whether it did.
@@ -33,7 +37,28 @@ impl Follower {
     /// The same for the challenger, but that it goes where the alias is taken away. A champion would stay: to serve the
     /// last good one is better than none.
     pub(crate) fn follow_challenger(&self) -> Result<bool> {
-        self.challenger.as_ref().map_or(Ok(false), |slot| self.swap(CHALLENGER, slot))
+        let Some(slot) = &self.challenger else { return Ok(false) };
+        if self.registry.alias(CHALLENGER)?.is_none() && slot.clear() {
+            tracing::info!("there is no challenger any more");
+        }
+        self.swap(CHALLENGER, slot)
+    }
+
+    /// Never swaps a version in again, until the server is started anew. Returns whether that is new.
+    pub(crate) fn condemn(&self, version: &str, reason: &str) -> bool {
+        let mut condemned = self.condemned.lock().unwrap_or_else(PoisonError::into_inner);
+        condemned.insert(version.to_owned(), reason.to_owned()).is_none()
+    }
+
+    /// Lets go of the challenger now, whatever the registry says.
+    pub(crate) fn drop_challenger(&self) {
+        if let Some(slot) = &self.challenger {
+            slot.clear();
+        }
+    }
+
+    pub(crate) fn challenger(&self) -> Option<String> {
+        Some(self.challenger.as_ref()?.current()?.version().to_owned())
     }
 
     fn swap(&self, alias: &str, slot: &ModelSlot) -> Result<bool> {
@@ -45,6 +70,9 @@ impl Follower {
         let name = version.to_string();
         if slot.current().is_some_and(|m| m.version() == name) {
             return Ok(false);
+        }
+        if let Some(reason) = self.condemned.lock().unwrap_or_else(PoisonError::into_inner).get(&name) {
+            bail!("{name:.12} was taken back ({reason}): restart the server to serve it all the same");
         }
         let bytes = self.registry.load(&version)?;
         let generation = slot.swap_bytes(&name, &bytes)?;

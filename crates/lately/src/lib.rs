@@ -16,6 +16,7 @@ pub mod learn;
 pub mod load;
 pub mod log_source;
 pub mod retrain;
+mod rollout;
 pub mod size;
 pub mod wire_up;
 pub mod world;

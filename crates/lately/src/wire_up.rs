@@ -1,5 +1,5 @@
 //! The single place that names engines and puts the parts together: store, registry, ranker, doors, the watch for a new
-//! champion (`follow.rs`). `lately serve` and `lately demo` are this composition.
+//! champion (`follow.rs`) and over it (`rollout`). `lately serve` and `lately demo` are this composition.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use crate::data_dir::DataDir;
 use crate::follow::{Follower, watch};
 use crate::log_source::{Announced, announce};
+use crate::rollout::{Rollout, guard};
 
 /// The clock: ms since 1970 UTC.
 pub fn now_ms() -> i64 {
@@ -40,6 +41,7 @@ pub struct Server {
     stop: Option<oneshot::Sender<()>>,
     doors: Option<JoinHandle<Result<()>>>,
     watch: Option<(Sender<()>, JoinHandle<()>)>,
+    guard: Option<(Sender<()>, JoinHandle<()>)>,
     _announced: Announced,
 }
 
@@ -95,6 +97,7 @@ impl Server {
             })
         })?;
         let watch = watch(&follower, Duration::from_secs(dir.config.serve.registry_poll_seconds.max(1)))?;
+        let guard = guard(Rollout::new(&follower, &ranker, &registry, &dir.config.canary))?;
         Ok(Self {
             store,
             registry,
@@ -105,6 +108,7 @@ impl Server {
             stop: Some(stop),
             doors: Some(doors),
             watch: Some(watch),
+            guard,
             _announced: announce(&dir.path, admin_address)?,
         })
     }
@@ -135,9 +139,9 @@ impl Server {
     }
 
     fn halt(&mut self) -> Result<()> {
-        if let Some((stop, watch)) = self.watch.take() {
+        for (stop, thread) in [self.guard.take(), self.watch.take()].into_iter().flatten() {
             drop(stop);
-            watch.join().map_err(|_| anyhow!("the watch for models panicked"))?;
+            thread.join().map_err(|_| anyhow!("a thread that watches models panicked"))?;
         }
         drop(self.stop.take());
         match self.doors.take() {
@@ -170,8 +174,8 @@ fn rank(
     let champion = slot(CHAMPION);
     let mut ranker =
         Ranker::new(Arc::clone(store), Arc::clone(&champion), Arc::clone(&dir.schema), config.clone())?;
-    // Only for shadow scoring: it takes as much memory as the champion.
-    let challenger = (config.shadow_share > 0.0).then(|| slot(CHALLENGER));
+    // Only where it has something to do: it takes as much memory as the champion.
+    let challenger = (config.shadow_share > 0.0 || config.canary_share > 0.0).then(|| slot(CHALLENGER));
     if let Some(slot) = &challenger {
         ranker = ranker.with_challenger(Arc::clone(slot))?;
     }
@@ -181,7 +185,7 @@ fn rank(
         tracing::error!(%error, "the champion cannot be served");
     }
     if let Err(error) = follower.follow_challenger() {
-        tracing::error!(%error, "the challenger cannot be shadowed");
+        tracing::error!(%error, "the challenger cannot be loaded");
     }
     Ok((Arc::new(ranker), Arc::new(follower)))
 }

@@ -15,7 +15,8 @@ use crate::batcher::{Answer, ScoreError, Work};
 use crate::catalogue::unit;
 use crate::error::RankError;
 use crate::estimate::rows_within;
-use crate::request::Rung;
+use crate::guardrails::{Outcome, Side};
+use crate::request::{Rung, Variant};
 use lately_model::probability;
 
 /// What a model gave, of the rows of the work.
@@ -57,7 +58,7 @@ impl Ranker {
         candidates: &mut Vec<Candidate>,
         degraded: &mut Vec<Rung>,
     ) -> Result<(Option<Logits>, Duration), RankError> {
-        let Some(model) = self.slot.current() else {
+        let Some(model) = ask.model.clone() else {
             degraded.push(Rung::NoModel);
             return Ok((None, Duration::ZERO));
         };
@@ -81,8 +82,9 @@ impl Ranker {
         let begin = Instant::now();
         let logits = match ask.forced {
             Some(Rung::LastGoodModel) => self.by_last_good_model(ask, &work, degraded),
-            _ => self.by_model(ask, work, degraded)?,
+            _ => self.by_model(ask, work.clone(), degraded)?,
         };
+        self.outcome(ask, &work, known.context.time_ms, degraded, rows < candidates.len());
         if logits.is_some() && rows < candidates.len() {
             degraded.push(Rung::FirstN);
         }
@@ -118,9 +120,29 @@ impl Ranker {
         Ok(None)
     }
 
-    /// The same rows by another good generation, if there is one, in the time that is left.
+    /// How the model did that was asked, for the guardrails; an exercise says nothing of it.
+    fn outcome(&self, ask: &Ask, work: &Work, time_ms: i64, degraded: &[Rung], cut: bool) {
+        if ask.forced.is_some() {
+            return;
+        }
+        let outcome = match () {
+            () if degraded.contains(&Rung::ModelError) => Outcome::Failed,
+            () if cut || degraded.contains(&Rung::ScoreDeadline) => Outcome::Late,
+            () => Outcome::Scored,
+        };
+        let side = Side { version: work.model.version().to_owned(), variant: ask.variant };
+        self.guardrails.asked(&side, &ask.user, time_ms, outcome);
+        let labels = [("arm", ask.variant.unwrap_or(Variant::Champion).name()), ("result", outcome.name())];
+        metrics::counter!("lately_arm_rankings_total", &labels).increment(1);
+    }
+
+    /// The same rows by another good generation, if there is one, in the time that is left; for a challenger by the
+    /// champion.
     fn by_last_good_model(&self, ask: &Ask, work: &Work, degraded: &mut Vec<Rung>) -> Option<Logits> {
-        let model = self.slot.other(work.model.generation())?;
+        let model = match ask.variant {
+            Some(Variant::Challenger) => self.slot.current()?,
+            _ => self.slot.other(work.model.generation())?,
+        };
         let work = Arc::new(Work { model, ..work.clone() });
         match self.batcher.score(&work, ask.deadline) {
             Ok(logits) => {

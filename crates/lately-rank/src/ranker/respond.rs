@@ -3,7 +3,7 @@
 use super::{Ask, Known, Ranker, Scores};
 use crate::clock::StageClock;
 use crate::impression::impression;
-use crate::request::{Explain, ModelRef, RankResponse, RankedItem, Rung};
+use crate::request::{Explain, ModelRef, RankResponse, RankedItem, Rung, Variant};
 
 impl Ranker {
     /// The response, and the record of it in the log.
@@ -18,6 +18,7 @@ impl Ranker {
         mut clock: StageClock,
     ) -> RankResponse {
         count(&mut degraded, ask.forced.is_some());
+        let arm = ask.variant.unwrap_or(Variant::Champion).name();
         let model = scores.work.as_deref().map(|w| &w.model).map(|m| ModelRef {
             version: m.version().to_owned(),
             generation: m.generation(),
@@ -27,6 +28,7 @@ impl Ranker {
             request: ask.request,
             user: ask.user,
             model,
+            variant: ask.variant,
             schema_hash: self.slot.schema_hash().to_owned(),
             watermark: known.context.watermark,
             time_ms: known.context.time_ms,
@@ -45,7 +47,7 @@ impl Ranker {
             self.impressions.log(impression(&response, ask.surface));
         }
         clock.lap("log");
-        response.timings_us = clock.finish();
+        response.timings_us = clock.finish(arm);
         response
     }
 }

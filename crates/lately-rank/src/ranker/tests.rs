@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tempfile::TempDir;
 
 mod artifacts;
+mod canary;
 mod exercise;
 mod ladder;
 mod shadow;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use lately_rank::guardrails::{Comparison, Reading, Watched};
 use lately_rank::{ModelSummary, ShadowSummary};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -20,6 +21,53 @@ pub(crate) struct ModelsReply {
     current: Option<CurrentReply>,
     /// The model that scores a share of the rankings unseen; null where none is loaded, or that share is 0.
     challenger: Option<ChallengerReply>,
+    /// The champion since its swap, beside the version before it; null while nothing is watched.
+    watch: Option<WatchedReply>,
+    /// The canary, and the challenger beside the champion in it; null while none runs.
+    canary: Option<CanaryReply>,
+}
+
+/// The canary.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct CanaryReply {
+    /// Share of the people for whom the challenger ranks.
+    share: f64,
+    /// How it does; null before the first look.
+    watch: Option<WatchedReply>,
+}
+
+/// A version beside another one.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct WatchedReply {
+    /// The version that is watched.
+    version: String,
+    /// The one with which it is compared.
+    reference: String,
+    /// Since when, ms since 1970 UTC.
+    since_ms: i64,
+    /// Its rankings since then.
+    rankings: u64,
+    /// Those of the other one that are compared.
+    reference_rankings: u64,
+    /// By guardrail and head.
+    guardrails: Vec<GuardrailReply>,
+}
+
+/// What a guardrail says.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct GuardrailReply {
+    /// errors, deadline, score, calibration, negative or positive.
+    guardrail: &'static str,
+    /// Of which head; null: of the model as a whole.
+    head: Option<String>,
+    /// The watched version's number.
+    value: f64,
+    /// The other one's.
+    reference: f64,
+    /// Where a breach begins.
+    bound: f64,
+    /// How sure a breach is; it is one from 1 on.
+    evidence: f64,
 }
 
 /// A loaded model.
@@ -84,7 +132,34 @@ pub(super) fn reply(app: &App) -> ModelsReply {
         ChallengerReply { model: model.into(), shadow }
     });
     let current = slot.current().map(|loaded| loaded.summary().into());
-    ModelsReply { schema_hash: slot.schema_hash().to_owned(), current, challenger }
+    let standing = app.ranker.guardrails().standing();
+    let watch = standing.champion.map(WatchedReply::from);
+    let canary = app
+        .ranker
+        .canary()
+        .map(|share| CanaryReply { share, watch: standing.canary.map(WatchedReply::from) });
+    ModelsReply { schema_hash: slot.schema_hash().to_owned(), current, challenger, watch, canary }
+}
+
+impl From<Watched> for WatchedReply {
+    fn from(w: Watched) -> Self {
+        let Comparison { rankings, reference_rankings, readings } = w.comparison;
+        Self {
+            version: w.version,
+            reference: w.reference,
+            since_ms: w.since_ms,
+            rankings,
+            reference_rankings,
+            guardrails: readings.into_iter().map(GuardrailReply::from).collect(),
+        }
+    }
+}
+
+impl From<Reading> for GuardrailReply {
+    fn from(r: Reading) -> Self {
+        let Reading { guardrail, head, value, reference, bound, evidence } = r;
+        Self { guardrail, head, value, reference, bound, evidence }
+    }
 }
 
 impl From<ModelSummary> for CurrentReply {

@@ -14,9 +14,8 @@ const PAPER_NUMBERS: usize = 400;
 const PAPER_HEADS: usize = 4;
 
 /// Settings under load. No ranking is put on a rung on purpose: probes of swaps compare scores, and a good answer is one
-/// without a rung. The first of Zipf's users asks for a tenth of all: no rate of one user is capped.
-const LOADED: &str =
-    "rank.exercise_share = 0.0\nserve.limits.user_rankings = 0\nserve.limits.user_actions = 0\n";
+/// without a rung. Models of random weights have nothing in common: none is taken back. The first of Zipf's users asks for a tenth of all: no rate of one user is capped.
+const LOADED: &str = "rank.exercise_share = 0.0\nrank.guardrails.enabled = false\nserve.limits.user_rankings = 0\nserve.limits.user_actions = 0\n";
 
 /// A geometry by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicUsize;
 const BROKEN: &str = "t2";
 
 /// Passes the checks of a swap, which cannot see all inputs: the logits of one topic overflow.
-fn broken(version: &str) -> LoadedModel {
+pub(super) fn broken(version: &str) -> LoadedModel {
     // No cross layers: they would make NaN of it, of which a ReLU makes 0.
     let config = ModelConfig { hidden: vec![16], cross_layers: 0, ..ModelConfig::default() };
     let mut model = Model::new(config, &schema(), 9).unwrap();
