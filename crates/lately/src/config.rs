@@ -15,6 +15,7 @@ use lately_train::gate::{GateConfig, GateError};
 use serde::Deserialize;
 
 use crate::retrain::{RetrainConfig, RetrainConfigError};
+use crate::watch::{WatchConfig, WatchConfigError};
 
 /// Everything a project configures.
 #[derive(Debug, Clone, Deserialize)]
@@ -46,6 +47,9 @@ pub struct Config {
     /// What a retrained model must hold.
     #[serde(default)]
     pub gate: GateConfig,
+    /// What is looked for in the log.
+    #[serde(default)]
+    pub watch: WatchConfig,
 }
 
 /// About the data as a whole.
@@ -138,6 +142,14 @@ pub enum ConfigError {
         /// What is wrong.
         source: GateError,
     },
+    /// A bound of the watch is out of range.
+    #[error("{path}: {source}")]
+    Watch {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: WatchConfigError,
+    },
     /// There is no such time zone.
     #[error("{path}: [data] time_zone: {source}")]
     Zone {
@@ -164,6 +176,7 @@ impl Config {
         config.serve.limits.check().map_err(|source| ConfigError::Limit { path: path.to_owned(), source })?;
         config.retrain.check().map_err(|source| ConfigError::Retrain { path: path.to_owned(), source })?;
         config.gate.check().map_err(|source| ConfigError::Gate { path: path.to_owned(), source })?;
+        config.watch.check().map_err(|source| ConfigError::Watch { path: path.to_owned(), source })?;
         config.train.zone = Zone::named(&config.data.time_zone)
             .map_err(|source| ConfigError::Zone { path: path.to_owned(), source })?;
         Ok(config)
@@ -188,11 +201,12 @@ mod tests {
 
     /// `config/lately.toml` is the documentation of all keys.
     #[test]
-    fn the_documented_file_names_every_key_of_rank_and_serve_with_its_default() {
+    fn the_documented_file_names_every_key_of_rank_serve_and_watch_with_its_default() {
         let text = include_str!("../../../config/lately.toml");
         let config = Config::parse(text, Path::new("config/lately.toml")).unwrap();
         assert_eq!(config.rank, RankConfig::default());
         assert_eq!(config.serve.limits, Limits::default());
+        assert_eq!(config.watch, WatchConfig::default());
         let named: toml::Table = text.parse().unwrap();
         let mut lacks = Vec::new();
         let mut every = |section: &toml::Value, all: toml::Table, name: &str| {
@@ -200,6 +214,7 @@ mod tests {
         };
         every(&named["rank"], toml::Table::try_from(RankConfig::default()).unwrap(), "rank");
         every(&named["serve"]["limits"], toml::Table::try_from(Limits::default()).unwrap(), "serve.limits");
+        every(&named["watch"], toml::Table::try_from(WatchConfig::default()).unwrap(), "watch");
         assert_eq!(lacks, [] as [&str; 0]);
     }
 
@@ -212,5 +227,8 @@ mod tests {
             refused.contains("x.toml: [serve.limits] rankings_min is 999: it must be 1 to 256"),
             "{refused}"
         );
+        let text = include_str!("../../../config/lately.toml").replace("psi = 0.25 ", "psi = 0.0 ");
+        let refused = Config::parse(&text, Path::new("x.toml")).unwrap_err().to_string();
+        assert_eq!(refused, "x.toml: [watch] psi is 0: it must be above 0");
     }
 }

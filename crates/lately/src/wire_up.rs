@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use crate::data_dir::DataDir;
 use crate::follow::{Follower, watch};
 use crate::log_source::{Announced, announce};
+use crate::watch::{Watch, Watching};
 
 /// The clock: ms since 1970 UTC.
 pub fn now_ms() -> i64 {
@@ -39,7 +40,10 @@ pub struct Server {
     ranker: Arc<Ranker>,
     stop: Option<oneshot::Sender<()>>,
     doors: Option<JoinHandle<Result<()>>>,
-    watch: Option<(Sender<()>, JoinHandle<()>)>,
+    follows: Option<(Sender<()>, JoinHandle<()>)>,
+    /// What is found in the log while it serves.
+    pub watch: Arc<Watch>,
+    watching: Watching,
     _announced: Announced,
 }
 
@@ -94,8 +98,11 @@ impl Server {
                 Ok(serve(app, data, data_listener, Some(admin_listener), shutdown).await?)
             })
         })?;
-        let watch = watch(&follower, Duration::from_secs(dir.config.serve.registry_poll_seconds.max(1)))?;
+        let follows = watch(&follower, Duration::from_secs(dir.config.serve.registry_poll_seconds.max(1)))?;
+        let watch = Arc::new(Watch::new(dir, &store, &registry));
         Ok(Self {
+            watching: Watching::start(&watch)?,
+            watch,
             store,
             registry,
             address,
@@ -104,7 +111,7 @@ impl Server {
             ranker,
             stop: Some(stop),
             doors: Some(doors),
-            watch: Some(watch),
+            follows: Some(follows),
             _announced: announce(&dir.path, admin_address)?,
         })
     }
@@ -135,9 +142,10 @@ impl Server {
     }
 
     fn halt(&mut self) -> Result<()> {
-        if let Some((stop, watch)) = self.watch.take() {
+        self.watching.stop()?;
+        if let Some((stop, follows)) = self.follows.take() {
             drop(stop);
-            watch.join().map_err(|_| anyhow!("the watch for models panicked"))?;
+            follows.join().map_err(|_| anyhow!("the watch for models panicked"))?;
         }
         drop(self.stop.take());
         match self.doors.take() {
