@@ -77,7 +77,8 @@ fn a_world_that_stays_as_it_was_raises_no_alarm() -> Result<()> {
 #[test]
 fn a_feature_that_is_no_longer_sent_is_named_and_nothing_else() -> Result<()> {
     let metrics = install_metrics()?;
-    let (_data, watch) = world(&|item| drop(item.features.remove("author")))?;
+    let (data, watch) = world(&|item| drop(item.features.remove("author")))?;
+    ensure!(watch.demands_retrain()?.is_none(), "nobody looked yet");
     let report = watch.look()?;
     ensure!(crossed(&report) == ["item.author"], "{:#?}", report.findings.drift);
     let reason = report.demands_retrain().context("no reason")?;
@@ -94,6 +95,12 @@ fn a_feature_that_is_no_longer_sent_is_named_and_nothing_else() -> Result<()> {
     ] {
         ensure!(text.contains(line), "no {line} in {text}");
     }
+    ensure!(watch.demands_retrain()? == Some(reason), "{:?}", watch.demands_retrain()?);
+    // What was found of one champion says nothing of the next.
+    let dir = DataDir::open(data.path())?;
+    let next = Model::new(ModelConfig { hidden: vec![8], ..ModelConfig::default() }, &dir.schema, 2)?;
+    publish(&dir.registry()?, &next, &Manifest::new(&next, &dir.schema, 2), Some(CHAMPION))?;
+    ensure!(watch.demands_retrain()?.is_none(), "{:?}", watch.demands_retrain()?);
     Ok(())
 }
 

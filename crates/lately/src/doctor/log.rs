@@ -4,7 +4,7 @@ use super::page::span;
 use super::{Check, Status};
 use crate::data_dir::DataDir;
 use crate::log_source::Source;
-use crate::watch::WatchReport;
+use crate::watch::{NO_CHAMPION, WatchReport};
 
 /// Nothing new for so long is worth a word, ms.
 const STALE_MS: i64 = 24 * 3_600_000;
@@ -114,7 +114,7 @@ fn vectors(report: &WatchReport) -> Option<Check> {
 fn drift(report: &WatchReport) -> Check {
     let (findings, bounds) = (&report.findings, report.config.bounds());
     if let Some(why) = &findings.no_drift {
-        let status = if findings.champion.is_none() { Status::Ok } else { Status::Warn };
+        let status = if why == NO_CHAMPION { Status::Ok } else { Status::Warn };
         return Check { status, ..Check::ok("drift", format!("not measured: {why}")) };
     }
     let crossed: Vec<&str> =

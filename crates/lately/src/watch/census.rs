@@ -121,3 +121,61 @@ impl<'a> Counter<'a> {
         self.census
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lately_features::{Action, EventId, Impression, ItemId, RequestId};
+
+    use super::*;
+    use crate::world::schema;
+
+    const START: i64 = 1_700_000_000_000 / HOUR_MS * HOUR_MS;
+
+    fn action(user: &str, action: &str, time_ms: i64) -> Event {
+        Event::Action(Action {
+            event_id: EventId::new(format!("{user}{time_ms}")).unwrap(),
+            user: UserId::new(user).unwrap(),
+            item: ItemId::new("i").unwrap(),
+            action: action.to_owned(),
+            time_ms,
+            request: None,
+            surface: None,
+        })
+    }
+
+    fn list(model: Option<&str>, rungs: &[&str], time_ms: i64) -> Event {
+        let (request, user) = (RequestId::new(format!("r{time_ms}")).unwrap(), UserId::new("u").unwrap());
+        Event::Impression(Impression {
+            model: model.map(str::to_owned),
+            degraded: rungs.iter().map(|r| (*r).to_owned()).collect(),
+            ..Impression::outside(request, user, None, time_ms, Vec::new())
+        })
+    }
+
+    #[test]
+    fn the_window_is_counted_by_hour_rung_and_user() {
+        let schema = schema().unwrap();
+        let mut counter = Counter::new(&schema, START, START + 2 * HOUR_MS, 3);
+        counter.add(&action("before", "click", START - 1));
+        // Four actions of `bot` in the first hour are too many, three are not; nor are two times two in two hours.
+        (0..4).for_each(|n| counter.add(&action("bot", "click", START + n)));
+        (0..3).for_each(|n| counter.add(&action("person", "save", START + n)));
+        (0..2).for_each(|n| counter.add(&action("slow", "seen", START + n)));
+        (0..2).for_each(|n| counter.add(&action("slow", "seen", START + HOUR_MS + n)));
+        counter.add(&action("slow", "unheard of", START + HOUR_MS));
+        counter.add(&list(Some("m"), &[], START + 5));
+        counter.add(&list(Some("m"), &["stale", "first"], START + 6));
+        counter.add(&list(None, &["popularity"], START + 7));
+        counter.add(&list(Some("m"), &["popularity"], START + 3 * HOUR_MS));
+        let census = counter.finish();
+        assert_eq!((census.records, census.impressions, census.ranked, census.degraded), (17, 3, 2, 2));
+        assert_eq!(census.rungs, ["first", "popularity", "stale"].map(|r| (r.to_owned(), 1)).into());
+        assert_eq!(census.actions[&START], [2, 4, 3, 0], "seen, click, save, hide");
+        assert_eq!(census.actions[&(START + HOUR_MS)], [2, 0, 0, 0]);
+        assert_eq!((census.busy, census.busiest.as_slice()), (1, &[("bot".to_owned(), 4)][..]));
+        assert_eq!(census.newest_impression_ms, Some(START + 3 * HOUR_MS), "beyond the window too");
+        let shares = census.shares(&schema);
+        assert_eq!(shares[0], ("seen".to_owned(), 4.0 / 11.0));
+        assert_eq!(Census::default().shares(&schema), []);
+    }
+}

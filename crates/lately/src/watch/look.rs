@@ -30,6 +30,9 @@ const MAX_DELAY_HOURS: i64 = 48;
 /// Versions of which rankings are made again: one is loaded at a time.
 const MAX_VERSIONS: usize = 3;
 
+/// Why there is no drift where there is no champion, which is no trouble.
+pub(crate) const NO_CHAMPION: &str = "there is no champion";
+
 /// The model that serves.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ChampionFacts {
@@ -94,22 +97,27 @@ pub(crate) struct Asked<'a> {
 /// Hands over the log, record by record.
 pub(crate) type Read<'a> = dyn FnMut(&mut OnRecord<'_>) -> Result<()> + 'a;
 
-/// The champion with its manifest.
-fn found_champion(registry: Option<&Registry>) -> Result<Option<(ChampionFacts, Manifest)>> {
+/// The champion with all that its rows are judged by.
+struct Found {
+    facts: ChampionFacts,
+    manifest: Manifest,
+    vectors: Option<Arc<ItemVectors>>,
+}
+
+fn served(dir: &DataDir, registry: Option<&Registry>) -> Result<Option<Found>> {
     let Some(registry) = registry else { return Ok(None) };
     let Some(version) = champion(registry)? else { return Ok(None) };
     let info = registry.versions()?.into_iter().find(|info| info.version == version);
-    let info =
-        info.with_context(|| format!("the champion {version} is not in the registry: promote another"))?;
-    let manifest: Manifest = serde_json::from_value(info.manifest)
-        .with_context(|| format!("the manifest of the champion {version}"))?;
+    let info = info.with_context(|| format!("{version} is not in the registry: promote another"))?;
+    let manifest: Manifest = serde_json::from_value(info.manifest).context("its manifest")?;
+    let vectors = dir.embedding(&manifest.embedding_version)?.map(|e| e.vectors);
     let facts = ChampionFacts {
         version: version.to_string(),
         published_ms: info.published_ms,
         data_range_ms: manifest.data_range_ms,
         embedding_version: manifest.embedding_version.clone(),
     };
-    Ok(Some((facts, manifest)))
+    Ok(Some(Found { facts, manifest, vectors }))
 }
 
 /// Reads the log once, or again for half of the hours where they hold too many rows.
@@ -135,9 +143,8 @@ fn look_once(asked: &Asked<'_>, hours: u32, read: &mut Read<'_>) -> Result<Findi
     let wait_ms = waits.iter().copied().max().unwrap_or(0);
     let range = DateRange { start_ms: end_ms - window_ms - wait_ms, end_ms: end_ms.saturating_add(1) };
 
-    let found = found_champion(registry)?;
-    let named = found.as_ref().map_or("", |(facts, _)| &facts.embedding_version);
-    let vectors = dir.embedding(named)?.map(|e| e.vectors);
+    let found = served(dir, registry);
+    let vectors = found.as_ref().ok().and_then(|f| f.as_ref()?.vectors.clone());
     let options =
         JoinOptions { range, vectors: vectors.clone(), max_rows: MAX_ROWS, ..JoinOptions::default() };
     let mut joiner = Joiner::new(&dir.schema, options)?;
@@ -155,7 +162,11 @@ fn look_once(asked: &Asked<'_>, hours: u32, read: &mut Read<'_>) -> Result<Findi
     let dataset = joiner.finish();
     let recent = dataset.slice(DateRange { start_ms: end_ms - window_ms, ..range });
     let ripe = dataset.slice(DateRange { start_ms: range.start_ms, end_ms: end_ms - wait_ms });
-    let (drift, no_drift) = drifted(found.as_ref().map(|(_, m)| m), &recent, &ripe, config);
+    let (drift, no_drift) = match &found {
+        Ok(Some(found)) => drifted(&found.manifest, &recent, &ripe, config),
+        Ok(None) => (Vec::new(), Some(NO_CHAMPION.to_owned())),
+        Err(error) => (Vec::new(), Some(format!("the champion cannot be read: {error:#}"))),
+    };
     let (replay, not_replayed) = replays(asked, &dataset, &logged);
     let heads = dir.schema.heads.iter().zip(delays.iter().zip(&waits));
     Ok(Findings {
@@ -166,7 +177,7 @@ fn look_once(asked: &Asked<'_>, hours: u32, read: &mut Read<'_>) -> Result<Findi
         unripe: heads.filter(|(_, (delay, wait))| delay > wait).map(|(h, _)| h.name.clone()).collect(),
         vectors: vectors.map(|v| covered(&recent, &v)),
         join: dataset.stats.clone(),
-        champion: found.map(|(facts, _)| facts),
+        champion: found.ok().flatten().map(|f| f.facts),
         drift,
         no_drift,
         replay,
@@ -176,13 +187,12 @@ fn look_once(asked: &Asked<'_>, hours: u32, read: &mut Read<'_>) -> Result<Findi
 
 /// What moved since training; labels are compared where they are complete. Where nothing can be compared: why.
 fn drifted(
-    champion: Option<&Manifest>,
+    manifest: &Manifest,
     recent: &Slice<'_>,
     ripe: &Slice<'_>,
     config: &WatchConfig,
 ) -> (Vec<Drift>, Option<String>) {
     let none = |why: &str| (Vec::new(), Some(why.to_owned()));
-    let Some(manifest) = champion else { return none("there is no champion") };
     let Some(json) = &manifest.profile else {
         return none("the champion was published without a profile of its training rows: train again");
     };

@@ -2,7 +2,7 @@
 //! the model said, every `[watch] minutes`. `lately doctor` takes the same look from outside.
 //!
 //! One thread of the lowest priority reads the log once a look, as training does, and keeps what `look` limits. It
-//! warns; that a model is trained is decided elsewhere, by [`WatchReport::demands_retrain`].
+//! warns; that a model is trained is decided elsewhere, by [`Watch::demands_retrain`].
 //!
 //! | metric | meaning |
 //! | --- | --- |
@@ -33,11 +33,12 @@ use lately_store::{Registry, Store};
 pub use census::Census;
 pub(crate) use census::HOUR_MS;
 pub use config::{WatchConfig, WatchConfigError};
-pub(crate) use look::{Asked, look};
+pub(crate) use look::{Asked, NO_CHAMPION, look};
 pub use look::{ChampionFacts, Findings, VectorCoverage};
 pub use report::{Reason, WatchReport};
 
 use crate::data_dir::DataDir;
+use crate::learn::champion;
 use crate::log_source::of_store;
 use crate::wire_up::now_ms;
 
@@ -68,6 +69,17 @@ impl Watch {
     /// What the last look found; `None`: there was none yet.
     pub fn report(&self) -> Option<Arc<WatchReport>> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether a model should be trained, and why: by the last look, while the champion is the one that it saw.
+    ///
+    /// # Errors
+    /// Where the registry cannot be read.
+    pub fn demands_retrain(&self) -> Result<Option<Reason>> {
+        let Some(report) = self.report() else { return Ok(None) };
+        let serves = champion(&self.registry)?.map(|version| version.to_string());
+        let seen = report.findings.champion.as_ref().map(|c| &c.version);
+        Ok(report.demands_retrain().filter(|_| serves.as_ref() == seen))
     }
 
     /// Looks now, on this thread.

@@ -8,7 +8,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::config::WatchConfig;
-use super::look::Findings;
+use super::look::{Findings, NO_CHAMPION};
 use lately_features::Schema;
 
 /// A look, with what it was judged by.
@@ -109,6 +109,11 @@ impl WatchReport {
     /// What is out of bounds, one line each.
     pub fn warnings(&self) -> Vec<String> {
         let mut lines: Vec<String> = self.reasons().iter().map(ToString::to_string).collect();
+        if let (None, Some(why)) = (&self.findings.champion, &self.findings.no_drift)
+            && why != NO_CHAMPION
+        {
+            lines.push(why.clone());
+        }
         let (low, high) = (self.config.calibration_low, self.config.calibration_high);
         for head in self.findings.calibration.iter().filter(|h| h.all.is_off(low, high)) {
             let c = &head.all;
