@@ -16,6 +16,7 @@ use lately_train::gate::{GateConfig, GateError};
 use serde::{Deserialize, Serialize};
 
 use crate::retrain::{RetrainConfig, RetrainConfigError};
+use crate::watch::{WatchConfig, WatchConfigError};
 
 /// Everything a project configures.
 #[derive(Debug, Clone, Deserialize)]
@@ -53,6 +54,9 @@ pub struct Config {
     /// What a retrained model must hold.
     #[serde(default)]
     pub gate: GateConfig,
+    /// What is looked for in the log.
+    #[serde(default)]
+    pub watch: WatchConfig,
 }
 
 /// About the data as a whole.
@@ -179,6 +183,14 @@ pub enum ConfigError {
         /// What is wrong.
         source: GateError,
     },
+    /// A bound of the watch is out of range.
+    #[error("{path}: {source}")]
+    Watch {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: WatchConfigError,
+    },
     /// There is no such time zone.
     #[error("{path}: [data] time_zone: {source}")]
     Zone {
@@ -205,6 +217,7 @@ impl Config {
         config.serve.limits.check().map_err(|source| ConfigError::Limit { path: path.to_owned(), source })?;
         config.retrain.check().map_err(|source| ConfigError::Retrain { path: path.to_owned(), source })?;
         config.gate.check().map_err(|source| ConfigError::Gate { path: path.to_owned(), source })?;
+        config.watch.check().map_err(|source| ConfigError::Watch { path: path.to_owned(), source })?;
         config.train.zone = Zone::named(&config.data.time_zone)
             .map_err(|source| ConfigError::Zone { path: path.to_owned(), source })?;
         Ok(config)
@@ -229,12 +242,13 @@ mod tests {
 
     /// `config/lately.toml` is the documentation of all keys.
     #[test]
-    fn the_documented_file_names_every_key_of_rank_and_serve_with_its_default() {
+    fn the_documented_file_names_every_key_of_rank_serve_and_watch_with_its_default() {
         let text = include_str!("../../../config/lately.toml");
         let config = Config::parse(text, Path::new("config/lately.toml")).unwrap();
         assert_eq!(config.rank, RankConfig::default());
         assert_eq!(config.serve.limits, Limits::default());
         assert_eq!(config.canary, CanaryConfig::default());
+        assert_eq!(config.watch, WatchConfig::default());
         let named: toml::Table = text.parse().unwrap();
         let mut lacks = Vec::new();
         let mut every = |section: &toml::Value, all: toml::Table, name: &str| {
@@ -245,6 +259,7 @@ mod tests {
         every(&named["registry"], toml::Table::try_from(RegistryConfig::default()).unwrap(), "registry");
         every(&named["serve"]["limits"], toml::Table::try_from(Limits::default()).unwrap(), "serve.limits");
         every(&named["canary"], toml::Table::try_from(CanaryConfig::default()).unwrap(), "canary");
+        every(&named["watch"], toml::Table::try_from(WatchConfig::default()).unwrap(), "watch");
         assert_eq!(lacks, [] as [&str; 0]);
     }
 
@@ -257,5 +272,8 @@ mod tests {
             refused.contains("x.toml: [serve.limits] rankings_min is 999: it must be 1 to 256"),
             "{refused}"
         );
+        let text = include_str!("../../../config/lately.toml").replace("psi = 0.25 ", "psi = 0.0 ");
+        let refused = Config::parse(&text, Path::new("x.toml")).unwrap_err().to_string();
+        assert_eq!(refused, "x.toml: [watch] psi is 0: it must be above 0");
     }
 }

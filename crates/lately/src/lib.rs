@@ -1,6 +1,7 @@
 //! Everything of the binary, as a library for its end-to-end tests: the command line ([`commands`]), configuration
 //! ([`config`]), the composition ([`wire_up`]), learning from a log ([`log_source`], [`embeddings`],
-//! [`learn`], [`retrain`]), comparing configurations ([`ablate`]), load tests ([`load`]) and sizing ([`size`]), importers
+//! [`learn`], [`retrain`]), comparing configurations ([`ablate`]), the
+//! watch over drift and skew ([`watch`], [`doctor`]), load tests ([`load`]) and sizing ([`size`]), importers
 //! ([`import`]), the synthetic world ([`world`]) and the demo ([`demo`]).
 
 pub mod ablate;
@@ -8,6 +9,7 @@ pub mod commands;
 pub mod config;
 pub mod data_dir;
 pub mod demo;
+pub mod doctor;
 pub mod embeddings;
 mod follow;
 pub mod import;
@@ -15,8 +17,10 @@ mod interrupt;
 pub mod learn;
 pub mod load;
 pub mod log_source;
+mod replayed;
 pub mod retrain;
 mod rollout;
 pub mod size;
+pub mod watch;
 pub mod wire_up;
 pub mod world;

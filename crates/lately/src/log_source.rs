@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use lately_features::Event;
 use lately_server::read_page;
-use lately_store::StoreError;
+use lately_store::{Store, StoreError};
 use lately_train::join::Joiner;
 use lately_train::{Dataset, JoinOptions};
 
@@ -36,15 +36,49 @@ pub fn dataset(dir: &DataDir, options: JoinOptions) -> Result<Dataset> {
 
 /// Hands over the log of a data directory record by record, whoever has it open.
 pub fn each(dir: &DataDir, on_record: &mut OnRecord<'_>) -> Result<()> {
-    match dir.open_store(None) {
-        Ok(store) => pages(&mut |from| Ok(store.read(from, PAGE)?), on_record),
-        Err(StoreError::Locked(path)) => {
-            let address =
-                fs::read_to_string(admin_file(&dir.path)).with_context(|| StoreError::Locked(path))?;
-            each_served(&address, on_record)
-        }
-        Err(error) => Err(error).with_context(|| format!("cannot open the store of {}", dir.path.display())),
+    let source = Source::open(dir)?;
+    if let Source::Served(address) = &source {
+        println!("the directory is being served: reading the log from http://{address}");
     }
+    source.each(on_record)
+}
+
+/// Where the log of a data directory can be read now.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// In this process.
+    Store(Box<Store>),
+    /// From the server that has it open, at this admin address.
+    Served(String),
+}
+
+impl Source {
+    /// Opens the store, or finds the server that has it open.
+    pub(crate) fn open(dir: &DataDir) -> Result<Self> {
+        match dir.open_store(None) {
+            Ok(store) => Ok(Self::Store(Box::new(store))),
+            Err(StoreError::Locked(path)) => {
+                let address = fs::read_to_string(admin_file(&dir.path));
+                Ok(Self::Served(address.with_context(|| StoreError::Locked(path))?))
+            }
+            Err(error) => {
+                Err(error).with_context(|| format!("cannot open the store of {}", dir.path.display()))
+            }
+        }
+    }
+
+    /// Hands over the log record by record.
+    pub(crate) fn each(&self, on_record: &mut OnRecord<'_>) -> Result<()> {
+        match self {
+            Self::Store(store) => of_store(store, on_record),
+            Self::Served(address) => each_served(address, on_record),
+        }
+    }
+}
+
+/// Hands over the log of an open store record by record.
+pub(crate) fn of_store(store: &Store, on_record: &mut OnRecord<'_>) -> Result<()> {
+    pages(&mut |from| Ok(store.read(from, PAGE)?), on_record)
 }
 
 /// Reads page after page until one is empty.
@@ -61,7 +95,6 @@ fn pages(read: &mut dyn FnMut(u64) -> Result<Vec<(u64, Event)>>, on_record: &mut
 }
 
 fn each_served(address: &str, on_record: &mut OnRecord<'_>) -> Result<()> {
-    println!("the directory is being served: reading the log from http://{address}");
     let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(PAGE_TIMEOUT)).build().into();
     let mut read = |from: u64| {
         let url = format!("http://{address}/admin/v1/log?from={from}");

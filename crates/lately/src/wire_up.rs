@@ -20,6 +20,7 @@ use crate::data_dir::DataDir;
 use crate::follow::{Follower, watch};
 use crate::log_source::{Announced, announce};
 use crate::rollout::{Rollout, guard};
+use crate::watch::{Watch, Watching};
 
 /// The clock: ms since 1970 UTC.
 pub fn now_ms() -> i64 {
@@ -40,8 +41,11 @@ pub struct Server {
     ranker: Arc<Ranker>,
     stop: Option<oneshot::Sender<()>>,
     doors: Option<JoinHandle<Result<()>>>,
-    watch: Option<(Sender<()>, JoinHandle<()>)>,
     guard: Option<(Sender<()>, JoinHandle<()>)>,
+    follows: Option<(Sender<()>, JoinHandle<()>)>,
+    /// What is found in the log while it serves.
+    pub watch: Arc<Watch>,
+    watching: Watching,
     _announced: Announced,
 }
 
@@ -96,9 +100,12 @@ impl Server {
                 Ok(serve(app, data, data_listener, Some(admin_listener), shutdown).await?)
             })
         })?;
-        let watch = watch(&follower, Duration::from_secs(dir.config.serve.registry_poll_seconds.max(1)))?;
         let guard = guard(Rollout::new(&follower, &ranker, &registry, &dir.config.canary))?;
+        let follows = watch(&follower, Duration::from_secs(dir.config.serve.registry_poll_seconds.max(1)))?;
+        let watch = Arc::new(Watch::new(dir, &store, &registry));
         Ok(Self {
+            watching: Watching::start(&watch)?,
+            watch,
             store,
             registry,
             address,
@@ -107,8 +114,8 @@ impl Server {
             ranker,
             stop: Some(stop),
             doors: Some(doors),
-            watch: Some(watch),
             guard,
+            follows: Some(follows),
             _announced: announce(&dir.path, admin_address)?,
         })
     }
@@ -139,7 +146,8 @@ impl Server {
     }
 
     fn halt(&mut self) -> Result<()> {
-        for (stop, thread) in [self.guard.take(), self.watch.take()].into_iter().flatten() {
+        self.watching.stop()?;
+        for (stop, thread) in [self.guard.take(), self.follows.take()].into_iter().flatten() {
             drop(stop);
             thread.join().map_err(|_| anyhow!("a thread that watches models panicked"))?;
         }

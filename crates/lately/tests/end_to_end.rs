@@ -64,8 +64,27 @@ fn the_whole_loop() -> Result<()> {
     let data = data.path().to_str().context("a path in UTF-8")?;
     Cli::try_parse_from(["lately", "replay", "--data", data])?.run()?;
     clock.step("replay");
+    what_was_served_is_watched(&demo, &admin)?;
+    Cli::try_parse_from(["lately", "doctor", "--data", data])?.run()?;
+    clock.step("watch and doctor");
     demo.server.stop()?;
     clock.step("stop");
+    Ok(())
+}
+
+/// The server's own look at its log: the newest rankings are made again, and compared with what people did.
+fn what_was_served_is_watched(demo: &Demo, admin: &Http) -> Result<()> {
+    let report = demo.server.watch.look()?;
+    let replayed: usize = report.findings.replay.values().map(|r| r.requests).sum();
+    ensure!(
+        replayed > 0 && report.findings.replay.values().all(|r| r.holds()),
+        "{:?}",
+        report.findings.replay
+    );
+    let click = report.findings.calibration.iter().find(|h| h.head == "click").context("no click")?;
+    ensure!(click.head == "click" && !report.findings.drift.is_empty(), "{:?}", report.findings.no_drift);
+    let (_, text) = admin.text("GET", "/metrics", None)?;
+    ensure!(text.contains("lately_drift_psi{feature=\"sequence.length\"}"), "no drift in {text}");
     Ok(())
 }
 

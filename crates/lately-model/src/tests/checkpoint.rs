@@ -111,6 +111,14 @@ fn weights_that_are_not_finite_are_refused_on_both_ways() {
     }
 }
 
+#[test]
+fn a_profile_comes_back_as_it_was_given() {
+    let model = model();
+    let profile = serde_json::json!({ "version": 7, "shares": [0.1, 0.12345, 1e-300] });
+    let manifest = Manifest { profile: Some(profile), ..Manifest::new(&model, &small(), 3) };
+    assert_eq!(from_bytes(&to_bytes(&model, &manifest).unwrap()).unwrap().1, manifest);
+}
+
 /// The file with its manifest changed as text of the same length.
 fn edited(from: &str, to: &str) -> Result<(Model, Manifest), CheckpointError> {
     let text = bytes();
@@ -125,8 +133,11 @@ fn edited(from: &str, to: &str) -> Result<(Model, Manifest), CheckpointError> {
 #[test]
 fn a_manifest_that_does_not_fit_is_refused() {
     let problem = |from, to| edited(from, to).unwrap_err().to_string();
-    assert!(problem(r#"\"format\":2"#, r#"\"format\":3"#).contains("newer than 2"));
-    assert!(edited(r#"\"format\":2"#, r#"\"format\":1"#).is_ok(), "a file of the first format");
+    assert!(problem(r#"\"format\":3"#, r#"\"format\":4"#).contains("newer than 3"));
+    for old in [r#"\"format\":1"#, r#"\"format\":2"#] {
+        let (_, manifest) = edited(r#"\"format\":3"#, old).unwrap();
+        assert_eq!(manifest.profile, None, "a file of a former format");
+    }
     assert!(problem(r#"\"first_k\":3"#, r#"\"first_k\":4"#).contains("of shape"));
     assert!(problem(r#"\"ffn\":6"#, r#"\"ffn\":999999999"#).contains("`ffn` is 999999999"));
     assert!(problem(r#"\"hidden\":[9,7]"#, r#"\"hidden\":[9]"#).contains("tensors"));

@@ -20,7 +20,9 @@ const TOP: usize = 16;
 const MAX_COLUMNS: usize = 160;
 /// Rows looked at, about, evenly over the slice: shares of 1 % are then known to 0.05 %.
 const MAX_ROWS: usize = 200_000;
-/// Decimals of a share.
+/// How the names of columns of labels begin.
+const LABEL: &str = "label.";
+/// A share is kept to 1 / this.
 const DECIMALS: f64 = 1e5;
 
 /// Coverage and distribution of what a model was trained on.
@@ -101,6 +103,16 @@ impl Profile {
             fits.then(|| Column::count(c.name.clone(), source, c.bins.clone(), slice, step))
         };
         Self { columns: self.columns.iter().filter_map(same).collect(), ..Self::without_columns(slice) }
+    }
+
+    /// The same with labels and rates of another count: newest rows have none yet.
+    #[must_use]
+    pub fn with_labels_of(mut self, other: Self) -> Self {
+        let is_label = |c: &Column| c.name.starts_with(LABEL);
+        self.columns.retain(|c| !is_label(c));
+        self.columns.extend(other.columns.into_iter().filter(is_label));
+        self.rates = other.rates;
+        self
     }
 
     fn without_columns(slice: &Slice<'_>) -> Self {

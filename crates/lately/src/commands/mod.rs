@@ -4,6 +4,7 @@ mod ablate;
 mod bench;
 mod decay;
 mod demo;
+mod doctor;
 mod embed;
 mod eval;
 mod import;
@@ -47,6 +48,8 @@ enum Command {
     Serve(serve::Args),
     /// Make served rankings again from the log, and compare.
     Replay(replay::Args),
+    /// Look a data directory over: disk, model, log, drift, calibration, replay.
+    Doctor(doctor::Args),
     /// Load a server and see how it holds up.
     #[command(subcommand)]
     Bench(bench::Command),
@@ -70,6 +73,7 @@ impl Cli {
             Command::Decay(args) => decay::run(&args),
             Command::Serve(args) => serve::run(&args),
             Command::Replay(args) => replay::run(&args),
+            Command::Doctor(args) => doctor::run(&args),
             Command::Bench(command) => bench::run(&command),
             Command::Size(args) => size::run(&args),
             Command::Model(command) => model::run(&command),

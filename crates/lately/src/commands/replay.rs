@@ -1,23 +1,22 @@
 //! `lately replay`: whether served rankings can be made again from the log, to the bit of a probability.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::Args as ClapArgs;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use lately_features::Event;
-use lately_model::{Engine, Manifest, ServingPrecision, checkpoint};
-use lately_store::Registry;
+use lately_model::ServingPrecision;
+use lately_train::JoinOptions;
 use lately_train::join::Joiner;
-use lately_train::replay::{Logged, ReplayReport, replay};
-use lately_train::{JoinOptions, Slice};
+use lately_train::replay::{Logged, ReplayReport};
 
 use super::train::write_json;
 use crate::data_dir::DataDir;
 use crate::log_source;
+use crate::replayed::{newest, of_version, versions};
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
@@ -50,13 +49,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Ok(joiner.push(offset, event)?)
     })?;
     let dataset = joiner.finish();
-    let mut slice = dataset.all();
-    slice.requests.retain(|r| logged.contains_key(&dataset.requests[*r as usize].offset));
-    slice.requests.drain(..slice.requests.len().saturating_sub(args.requests));
+    let slice = newest(&dataset, &logged, args.requests);
     if slice.requests.is_empty() {
         bail!("no ranking of a model is in the log of {}: rank something first", args.data.display());
     }
-    let reports = by_version(&registry, &slice, &logged, precision)?;
+    let of = |version: String| {
+        let report = of_version(&registry, &slice, &logged, precision, &version)?;
+        Ok((version, report))
+    };
+    let reports = versions(&slice, &logged).into_iter().map(of).collect::<Result<BTreeMap<_, _>>>()?;
     println!("{}", table(&reports));
     if let Some(path) = &args.json {
         write_json(path, &serde_json::to_value(&reports)?)?;
@@ -66,29 +67,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bail!("what was served cannot be made again from the log for {}", differ.join(", "));
     }
     Ok(())
-}
-
-/// Replays the requests of each version.
-fn by_version(
-    registry: &Registry,
-    slice: &Slice<'_>,
-    logged: &HashMap<u64, Logged>,
-    precision: ServingPrecision,
-) -> Result<BTreeMap<String, ReplayReport>> {
-    let versions: HashSet<&str> = slice.iter().map(|r| logged[&r.offset].version.as_str()).collect();
-    let mut reports = BTreeMap::new();
-    for version in versions {
-        let bytes =
-            registry.load(&version.parse()?).with_context(|| format!("the model {version} that ranked"))?;
-        let (model, manifest): (_, Manifest) = checkpoint::from_bytes(&bytes)?;
-        manifest.check_schema(&slice.dataset.schema)?;
-        manifest.check_embeddings(&slice.dataset.embedding_version)?;
-        let engine = Engine::new(Arc::new(model), precision);
-        let mut report = ReplayReport::default();
-        replay(slice, logged, &engine, version, &mut report)?;
-        reports.insert(version.to_owned(), report);
-    }
-    Ok(reports)
 }
 
 fn table(reports: &BTreeMap<String, ReplayReport>) -> Table {
