@@ -13,6 +13,7 @@ use lately_store::registry::Garbage;
 use lately_train::TrainConfig;
 use lately_train::dates::{DateError, Zone};
 use lately_train::gate::{GateConfig, GateError};
+use lately_train::lake::{LakeConfig, LakeConfigError};
 use serde::{Deserialize, Serialize};
 
 use crate::retrain::{RetrainConfig, RetrainConfigError};
@@ -48,6 +49,9 @@ pub struct Config {
     /// Where to listen.
     #[serde(default)]
     pub serve: ServeConfig,
+    /// Where and how the log is joined with what followed.
+    #[serde(default)]
+    pub lake: LakeConfig,
     /// When and how a model is retrained.
     #[serde(default)]
     pub retrain: RetrainConfig,
@@ -191,6 +195,14 @@ pub enum ConfigError {
         /// What is wrong.
         source: WatchConfigError,
     },
+    /// A setting of the lake is out of range.
+    #[error("{path}: {source}")]
+    Lake {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: LakeConfigError,
+    },
     /// There is no such time zone.
     #[error("{path}: [data] time_zone: {source}")]
     Zone {
@@ -218,6 +230,7 @@ impl Config {
         config.retrain.check().map_err(|source| ConfigError::Retrain { path: path.to_owned(), source })?;
         config.gate.check().map_err(|source| ConfigError::Gate { path: path.to_owned(), source })?;
         config.watch.check().map_err(|source| ConfigError::Watch { path: path.to_owned(), source })?;
+        config.lake.check().map_err(|source| ConfigError::Lake { path: path.to_owned(), source })?;
         config.train.zone = Zone::named(&config.data.time_zone)
             .map_err(|source| ConfigError::Zone { path: path.to_owned(), source })?;
         Ok(config)

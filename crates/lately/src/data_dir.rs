@@ -1,5 +1,5 @@
-//! A data directory: `lately.toml`, `store/` (the log and what is projected from it), `registry/` (models, unless they are
-//! kept elsewhere) and `embeddings/` (tables of item vectors).
+//! A data directory: `lately.toml`, `store/` (the log and what is projected from it), `lake/` (training rows) and `registry/`
+//! (models), unless these two are kept elsewhere, and `embeddings/` (tables of item vectors).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use lately_features::{ItemVectors, Schema};
+use lately_store::objects::{self, Objects};
 use lately_store::{Registry, Store, StoreError};
+use lately_train::{Lake, LakeReader};
 
 use crate::config::Config;
 
@@ -59,6 +61,26 @@ impl DataDir {
     pub(crate) fn open_store(&self, vectors: Option<Arc<ItemVectors>>) -> Result<Store, StoreError> {
         let (path, schema) = (self.path.join("store"), Arc::clone(&self.schema));
         Store::open_with_vectors(&path, schema, self.config.store.clone(), vectors)
+    }
+
+    /// Where the lake's objects are: `lake/` in the directory, or where `[lake] uri` says.
+    pub fn lake_objects(&self) -> Result<Arc<dyn Objects>> {
+        let uri = match self.config.lake.uri.as_str() {
+            "" => self.path.join("lake").to_string_lossy().into_owned(),
+            uri if uri.contains("://") => uri.to_owned(),
+            path => self.path.join(path).to_string_lossy().into_owned(),
+        };
+        objects::open(&uri).with_context(|| format!("cannot open the lake of {}", self.path.display()))
+    }
+
+    /// Opens the lake to advance it; one process at a time should.
+    pub fn lake(&self) -> Result<Lake> {
+        Ok(Lake::open(self.lake_objects()?, &self.schema, &self.config.lake)?)
+    }
+
+    /// Opens the lake to read it; any number of processes can.
+    pub fn lake_reader(&self) -> Result<LakeReader> {
+        Ok(LakeReader::new(self.lake_objects()?, &self.schema, &self.config.lake))
     }
 
     /// Opens the models, where `[registry] uri` says; any number of processes can.

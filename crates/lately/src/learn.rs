@@ -16,6 +16,9 @@ use lately_train::state::StateError;
 use lately_train::trainer::{Control, Outcome, Progress, Start, TrainError, TrainReport, train};
 use lately_train::{Slice, TrainConfig};
 
+/// Key in a manifest's metrics: the newest row of the last training from new that a model goes back to, ms since 1970 UTC.
+pub const FULL_MS: &str = "trained_from_new_to_ms";
+
 /// What is to be trained.
 #[derive(Debug, Clone)]
 pub struct Plan<'a> {
@@ -82,6 +85,9 @@ pub fn learn(slice: &Slice<'_>, plan: &Plan<'_>, bar: bool) -> Result<Trained> {
         ("last_loss", tail_mean(&report.loss)),
     ];
     manifest.metrics.extend(metrics.map(|(name, value)| (name.to_owned(), value)));
+    if let (None, Some((_, last))) = (plan.start, manifest.data_range_ms) {
+        manifest.metrics.insert(FULL_MS.to_owned(), last as f64);
+    }
     manifest.profile = Some(Profile::of(slice).to_json()?);
     let golden = golden(slice, &model)?;
     Ok(Trained { model, manifest, golden, report })

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -36,30 +37,35 @@ pub fn dataset(dir: &DataDir, options: JoinOptions) -> Result<Dataset> {
 
 /// Hands over the log of a data directory record by record, whoever has it open.
 pub fn each(dir: &DataDir, on_record: &mut OnRecord<'_>) -> Result<()> {
-    let source = Source::open(dir)?;
-    if let Source::Served(address) = &source {
+    let log = Log::open(dir)?;
+    if let Some(address) = log.address() {
         println!("the directory is being served: reading the log from http://{address}");
     }
-    source.each(on_record)
+    log.each(on_record)
 }
 
-/// Where the log of a data directory can be read now.
-#[derive(Debug)]
-pub(crate) enum Source {
+/// The log of a data directory, whoever has it open.
+#[derive(Debug, Clone)]
+pub struct Log(Source);
+
+#[derive(Debug, Clone)]
+enum Source {
     /// In this process.
-    Store(Box<Store>),
-    /// From the server that has it open, at this admin address.
-    Served(String),
+    Store(Arc<Store>),
+    /// A server that has it open, by the address of its admin port.
+    Served(ureq::Agent, String),
 }
 
-impl Source {
+impl Log {
     /// Opens the store, or finds the server that has it open.
-    pub(crate) fn open(dir: &DataDir) -> Result<Self> {
+    pub fn open(dir: &DataDir) -> Result<Self> {
         match dir.open_store(None) {
-            Ok(store) => Ok(Self::Store(Box::new(store))),
+            Ok(store) => Ok(Self::of(&Arc::new(store))),
             Err(StoreError::Locked(path)) => {
-                let address = fs::read_to_string(admin_file(&dir.path));
-                Ok(Self::Served(address.with_context(|| StoreError::Locked(path))?))
+                let address =
+                    fs::read_to_string(admin_file(&dir.path)).with_context(|| StoreError::Locked(path))?;
+                let agent = ureq::Agent::config_builder().timeout_global(Some(PAGE_TIMEOUT)).build();
+                Ok(Self(Source::Served(agent.into(), address)))
             }
             Err(error) => {
                 Err(error).with_context(|| format!("cannot open the store of {}", dir.path.display()))
@@ -67,43 +73,44 @@ impl Source {
         }
     }
 
-    /// Hands over the log record by record.
-    pub(crate) fn each(&self, on_record: &mut OnRecord<'_>) -> Result<()> {
-        match self {
-            Self::Store(store) => of_store(store, on_record),
-            Self::Served(address) => each_served(address, on_record),
+    /// That of an open store.
+    pub fn of(store: &Arc<Store>) -> Self {
+        Self(Source::Store(Arc::clone(store)))
+    }
+
+    /// Where it is served, if this process has not opened it.
+    pub fn address(&self) -> Option<&str> {
+        match &self.0 {
+            Source::Store(_) => None,
+            Source::Served(_, address) => Some(address),
         }
     }
-}
 
-/// Hands over the log of an open store record by record.
-pub(crate) fn of_store(store: &Store, on_record: &mut OnRecord<'_>) -> Result<()> {
-    pages(&mut |from| Ok(store.read(from, PAGE)?), on_record)
-}
-
-/// Reads page after page until one is empty.
-fn pages(read: &mut dyn FnMut(u64) -> Result<Vec<(u64, Event)>>, on_record: &mut OnRecord<'_>) -> Result<()> {
-    let mut from = 0;
-    loop {
-        let records = read(from)?;
-        let Some((last, _)) = records.last() else { return Ok(()) };
-        from = last + 1;
-        for (offset, event) in records {
-            on_record(offset, event)?;
-        }
-    }
-}
-
-fn each_served(address: &str, on_record: &mut OnRecord<'_>) -> Result<()> {
-    let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(PAGE_TIMEOUT)).build().into();
-    let mut read = |from: u64| {
+    /// Some records from an offset on, about `limit` at most; none at the end.
+    pub fn read(&self, from: u64, limit: usize) -> Result<Vec<(u64, Event)>> {
+        let (agent, address) = match &self.0 {
+            Source::Store(store) => return Ok(store.read(from, limit)?),
+            Source::Served(agent, address) => (agent, address),
+        };
         let url = format!("http://{address}/admin/v1/log?from={from}");
         let mut body = Vec::new();
         let mut response = agent.get(&url).call().with_context(|| format!("cannot read {url}"))?;
         response.body_mut().as_reader().take(PAGE_BYTES).read_to_end(&mut body)?;
         Ok(read_page(&body)?)
-    };
-    pages(&mut read, on_record)
+    }
+
+    /// Hands it over record by record.
+    pub(crate) fn each(&self, on_record: &mut OnRecord<'_>) -> Result<()> {
+        let mut from = 0;
+        loop {
+            let records = self.read(from, PAGE)?;
+            let Some((last, _)) = records.last() else { return Ok(()) };
+            from = last + 1;
+            for (offset, event) in records {
+                on_record(offset, event)?;
+            }
+        }
+    }
 }
 
 /// The file that [`announce`] writes.

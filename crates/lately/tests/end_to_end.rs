@@ -97,6 +97,8 @@ fn small(dir: &Path) -> Result<DemoOptions> {
     // No ranking is made worse on purpose: what is said of them must hold for each.
     let rank = config.entry("rank").or_insert_with(|| toml::Table::new().into());
     rank.as_table_mut().context("no [rank]")?.insert("exercise_share".to_owned(), 0.0.into());
+    // People act for seconds here: rows must not wait for a minute.
+    config.insert("lake".to_owned(), toml::toml! { max_wait_seconds = 0 min_wait_seconds = 0 }.into());
     DataDir::create(dir, &toml::to_string(&config)?)?;
     Ok(DemoOptions {
         dir: Some(dir.to_owned()),
@@ -334,7 +336,7 @@ fn a_retraining_is_judged(demo: &Demo, http: &Http, admin: &Http) -> Result<()> 
     let registry = &demo.server.registry;
     let (former, generation) = (champion(registry)?.context("no champion")?, demo.server.generation());
     let before = registry.versions()?.len();
-    let turn = Learner::new(&demo.dir, &demo.server.store, registry).turn(Some(Kind::Full))?;
+    let turn = Learner::new(&demo.dir, &demo.server.store, registry)?.turn(Some(Kind::Full))?;
     println!("{turn}");
     if let Some(version) = turn.version() {
         ensure!(turn.rows > 1_000 && turn.held_out > 0, "{turn:?}");

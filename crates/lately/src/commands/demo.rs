@@ -112,7 +112,7 @@ fn first_page(demo: &Demo) -> Result<()> {
 
 fn learn_from_what_was_served(demo: &Demo) -> Result<Turn> {
     demo.server.flush_impressions();
-    let done = Learner::new(&demo.dir, &demo.server.store, &demo.server.registry).turn(None)?;
+    let done = Learner::new(&demo.dir, &demo.server.store, &demo.server.registry)?.turn(None)?;
     demo.server.reload()?;
     Ok(done)
 }

@@ -11,6 +11,7 @@ mod import;
 mod model;
 mod promotion;
 mod replay;
+mod retrain;
 mod serve;
 mod size;
 mod train;
@@ -38,6 +39,8 @@ enum Command {
     Embed(embed::Command),
     /// Train a model from a data directory's log and publish it.
     Train(train::Args),
+    /// Take turns of learning: join, judge the rows, train, judge the model, promote it.
+    Retrain(retrain::Args),
     /// Evaluate a model on a range of days.
     Eval(eval::Args),
     /// Compare configurations of the model over several seeds.
@@ -68,6 +71,7 @@ impl Cli {
             Command::Import(command) => import::run(&command),
             Command::Embed(command) => embed::run(&command),
             Command::Train(args) => train::run(&args),
+            Command::Retrain(args) => retrain::run(&args),
             Command::Eval(args) => eval::run(&args),
             Command::Ablate(args) => ablate::run(&args),
             Command::Decay(args) => decay::run(&args),

@@ -8,7 +8,7 @@ use clap::Args as ClapArgs;
 
 use crate::data_dir::DataDir;
 use crate::interrupt::Interrupt;
-use crate::retrain::Learner;
+use crate::retrain::{Learner, newest_row_ms};
 use crate::wire_up::{Server, now_ms};
 
 /// Between looks at whether a turn of learning is due.
@@ -49,22 +49,35 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// Takes turns of learning as they are due, until the process is asked to end.
 fn learn(dir: &DataDir, server: &Server, interrupt: &Interrupt) -> Result<()> {
     let config = &dir.config.retrain;
-    let learner = Learner::new(dir, &server.store, &server.registry);
+    let idle = config.every_seconds == 0 && config.max_age_hours == 0.0 && !config.on_drift;
+    if idle {
+        interrupt.wait(None);
+        return Ok(());
+    }
+    let mut learner = None;
     let mut last = Instant::now();
     while !interrupt.wait(Some(LOOK)) {
-        let newest = if config.max_age_hours > 0.0 { learner.newest_row_ms()? } else { None };
-        let Some(due) = config.due(last.elapsed(), newest, now_ms(), None) else { continue };
+        let newest = if config.max_age_hours > 0.0 { newest_row_ms(&server.registry)? } else { None };
+        let drift = server.watch.demands_retrain()?.map(|reason| reason.to_string());
+        let Some(due) = config.due(last.elapsed(), newest, now_ms(), drift) else { continue };
         tracing::info!(%due, "a turn of learning");
-        server.flush_impressions();
-        match learner.turn(None) {
-            Ok(turn) => {
-                println!("{turn}");
-                server.reload()?;
-            }
-            // The log may still be too short to learn from; the server serves on.
-            Err(error) => eprintln!("retraining failed: {error:#}"),
+        // The log may still be too short to learn from; the server serves on.
+        if let Err(error) = turn(dir, server, &mut learner) {
+            eprintln!("retraining failed: {error:#}");
+            learner = None; // a lake whose commit failed must be opened again
         }
         last = Instant::now();
     }
+    Ok(())
+}
+
+fn turn(dir: &DataDir, server: &Server, learner: &mut Option<Learner>) -> Result<()> {
+    server.flush_impressions();
+    let learner = match learner {
+        Some(learner) => learner,
+        None => learner.insert(Learner::new(dir, &server.store, &server.registry)?),
+    };
+    println!("{}", learner.turn(None)?);
+    server.reload()?;
     Ok(())
 }

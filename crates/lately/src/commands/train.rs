@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args as ClapArgs;
 use lately_features::Schema;
-use lately_model::{Encoder, ModelConfig};
+use lately_model::{Encoder, ModelConfig, checkpoint};
+use lately_store::Registry;
 use lately_train::publish::CHAMPION;
 use lately_train::{Dataset, DateRange, JoinOptions, Slice, TrainConfig, Zone};
 
@@ -50,6 +51,10 @@ pub(crate) struct Args {
     /// Encoder of the user sequence: none, mean, din, bst or transact; default: the one in lately.toml.
     #[arg(long, value_parser = parse_encoder)]
     encoder: Option<Encoder>,
+    /// Go on from the champion, with the rows that came since and a sample of those before ([train.incremental]); it takes
+    /// its shape. The window to sample from is that of `--from`.
+    #[arg(long, conflicts_with = "encoder")]
+    incremental: bool,
     /// Passes over the rows; default: lately.toml's.
     #[arg(long)]
     epochs: Option<u32>,
@@ -98,12 +103,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut model = dir.config.model.clone();
     let mut train = dir.config.train.clone();
     model.encoder = args.encoder.unwrap_or(model.encoder);
+    if args.incremental {
+        train = train.incremental();
+    }
     train.epochs = args.epochs.unwrap_or(train.epochs);
     train.seed = args.seed.unwrap_or(train.seed);
     train.memory_bytes = args.memory.unwrap_or(train.memory_bytes);
     train.zone = zone;
     let alias = Some(args.alias.as_str()).filter(|alias| *alias != "-");
-    let (version, trained) = train_and_publish(&dir, &dataset.all(), model, train, alias)?;
+    let (version, trained) = match args.incremental {
+        true => go_on(&dir, &dataset, train, alias)?,
+        false => train_and_publish(&dir, &dataset.all(), model, train, alias)?,
+    };
     if let Some(path) = &args.json {
         let json = serde_json::json!({
             "version": version,
@@ -114,6 +125,30 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         write_json(path, &json)?;
     }
     Ok(())
+}
+
+/// Trains from the champion's weights on what came since it was trained, and publishes the result.
+fn go_on(
+    dir: &DataDir,
+    dataset: &Dataset,
+    train: TrainConfig,
+    alias: Option<&str>,
+) -> Result<(String, Trained)> {
+    let registry = dir.registry()?;
+    let version =
+        champion(&registry)?.context("there is no champion to go on from: train without --incremental")?;
+    let (start, manifest) = checkpoint::from_bytes(&registry.load(&version)?)?;
+    manifest.check_schema(&dir.schema)?;
+    manifest.check_embeddings(&dataset.embedding_version)?;
+    let (_, seen_ms) = manifest.data_range_ms.context("the champion does not say what it was trained on")?;
+    let slice = dataset.all().since(seen_ms, train.incremental.replay, train.seed);
+    if slice.iter().all(|r| r.time_ms <= seen_ms) {
+        bail!("no row has come since the champion was trained: there is nothing to learn");
+    }
+    let state = dir.path.join("training").join("incremental.state");
+    let model = manifest.config.clone();
+    let plan = Plan { model, train, start: Some(&start), parent: Some(version), state: Some(&state) };
+    finish(&registry, &plan, &slice, alias)
 }
 
 /// Joins the directory's log into the rows of a range of time.
@@ -184,9 +219,17 @@ pub(crate) fn train_and_publish(
     let registry = dir.registry()?;
     let state = dir.path.join("training").join(format!("{}.state", encoder_name(&model)));
     let parent = champion(&registry)?;
-    let plan = Plan { model, train, start: None, parent, state: Some(&state) };
-    let trained = learn(slice, &plan, true)?;
-    let version = trained.publish(&registry, alias, Some(&state))?.to_string();
+    finish(&registry, &Plan { model, train, start: None, parent, state: Some(&state) }, slice, alias)
+}
+
+fn finish(
+    registry: &Registry,
+    plan: &Plan<'_>,
+    slice: &Slice<'_>,
+    alias: Option<&str>,
+) -> Result<(String, Trained)> {
+    let trained = learn(slice, plan, true)?;
+    let version = trained.publish(registry, alias, plan.state)?.to_string();
     let report = &trained.report;
     println!(
         "trained {} on {} requests: {} steps, {} rows in {:.1} s ({:.0} rows/s){}",

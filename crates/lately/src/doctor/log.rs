@@ -3,7 +3,7 @@
 use super::page::span;
 use super::{Check, Status};
 use crate::data_dir::DataDir;
-use crate::log_source::Source;
+use crate::log_source::Log;
 use crate::watch::{NO_CHAMPION, WatchReport};
 
 /// Nothing new for so long is worth a word, ms.
@@ -17,7 +17,7 @@ const UNJOINED: f64 = 0.5;
 /// Largest share of the shown items without a vector of their own.
 const WITHOUT_VECTOR: f64 = 0.1;
 
-pub(super) fn checks(report: &WatchReport, source: &Source, now_ms: i64, dir: &DataDir) -> Vec<Check> {
+pub(super) fn checks(report: &WatchReport, source: &Log, now_ms: i64, dir: &DataDir) -> Vec<Check> {
     let mut checks = vec![freshness(report, source, now_ms)];
     if report.findings.census.records == 0 {
         return checks;
@@ -32,11 +32,11 @@ pub(super) fn checks(report: &WatchReport, source: &Source, now_ms: i64, dir: &D
     checks
 }
 
-fn freshness(report: &WatchReport, source: &Source, now_ms: i64) -> Check {
+fn freshness(report: &WatchReport, source: &Log, now_ms: i64) -> Check {
     let census = &report.findings.census;
-    let held = match source {
-        Source::Store(_) => "opened here".to_owned(),
-        Source::Served(address) => format!("read from the server at {address}"),
+    let held = match source.address() {
+        None => "opened here".to_owned(),
+        Some(address) => format!("read from the server at {address}"),
     };
     if census.records == 0 {
         let todo = "send items, users and events, or `lately import` them";

@@ -14,7 +14,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::data_dir::DataDir;
-use crate::log_source::Source;
+use crate::log_source::Log;
 use crate::watch::{Asked, Findings, WatchConfig, WatchReport, look};
 use crate::wire_up::now_ms;
 
@@ -114,7 +114,7 @@ fn read_log(dir: &DataDir, config: &WatchConfig, now_ms: i64) -> (Vec<Check>, Op
         let todo = "bring data in with `lately import`, or start `lately serve` and send events";
         return (vec![Check::warn("log", "there is no log yet", todo)], None);
     }
-    let source = match Source::open(dir) {
+    let source = match Log::open(dir) {
         Ok(source) => source,
         Err(error) => {
             let todo =
@@ -135,7 +135,7 @@ fn read_log(dir: &DataDir, config: &WatchConfig, now_ms: i64) -> (Vec<Check>, Op
 }
 
 /// The window ends with the newest record, so that imported data is looked at in its own time.
-fn findings(dir: &DataDir, source: &Source, config: &WatchConfig, now_ms: i64) -> Result<Findings> {
+fn findings(dir: &DataDir, source: &Log, config: &WatchConfig, now_ms: i64) -> Result<Findings> {
     let mut newest = i64::MIN;
     source.each(&mut |_, event| {
         newest = newest.max(event.time_ms().min(now_ms));

@@ -11,4 +11,4 @@ mod turn;
 
 pub use config::{RetrainConfig, RetrainConfigError};
 pub use schedule::{Due, Kind};
-pub use turn::{Learner, Outcome, Turn};
+pub use turn::{Learner, Outcome, Turn, newest_row_ms};

@@ -7,6 +7,7 @@ use lately_model::Manifest;
 
 use super::RetrainConfig;
 use crate::data_dir::DataDir;
+use crate::learn::FULL_MS;
 
 const HOUR_MS: f64 = 3_600_000.0;
 
@@ -28,9 +29,6 @@ impl fmt::Display for Kind {
         })
     }
 }
-
-/// Key in a manifest's metrics: when the last training from new that a model goes back to was, ms since 1970 UTC.
-pub(super) const FULL_MS: &str = "trained_from_new_ms";
 
 /// The kind that a turn takes: from new where there is nothing to go on from, or it is another model, or the last
 /// training from new is too long ago.

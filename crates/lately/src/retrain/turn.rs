@@ -2,24 +2,26 @@
 //! promote.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
+use lately_features::ItemVectors;
 use lately_model::{Manifest, Model, checkpoint};
 use lately_store::{Registry, Store, Version};
 use lately_train::chunks::Chunks;
 use lately_train::gate::{Contest, Verdict, judge, judge_rows, judged_metrics, latency};
+use lately_train::lake::LakeError;
 use lately_train::predict::by_model;
 use lately_train::publish::{CHALLENGER, CHAMPION};
-use lately_train::{
-    Dataset, DateRange, EvalOptions, JoinOptions, Slice, TrainConfig, Zone, evaluate, join_store,
-};
+use lately_train::{Dataset, DateRange, EvalOptions, Lake, Slice, TrainConfig, Zone, evaluate};
 use serde::Serialize;
 
-use super::schedule::{FULL_MS, Kind, kind};
+use super::schedule::{Kind, kind};
 use super::{RetrainConfig, low};
 use crate::data_dir::DataDir;
-use crate::learn::{Plan, Trained, champion, learn};
+use crate::learn::{FULL_MS, Plan, Trained, champion, learn};
+use crate::log_source::Log;
 use crate::wire_up::now_ms;
 
 /// Share of the rows that the champion has not seen that may be held out. It must not be judged on what it learned
@@ -28,6 +30,8 @@ const HELD_OUT_OF_NEW: f64 = 0.5;
 /// Rows of a chunk below which HIT@3 says nothing.
 const CHUNK_ROWS: usize = 4;
 const DAY_MS: i64 = 86_400_000;
+/// Log records that are read at once: each may be an impression of 2,000 items.
+const PAGE: usize = 512;
 
 /// What a turn came to.
 #[derive(Debug, Clone, Serialize)]
@@ -105,13 +109,20 @@ impl Turn {
     }
 }
 
-/// Takes turns over a data directory whose store is open here.
-#[derive(Debug)]
-pub struct Learner<'a> {
-    dir: &'a DataDir,
-    store: &'a Store,
-    registry: &'a Registry,
+/// Takes turns over a data directory. One a directory: it advances the lake.
+pub struct Learner {
+    dir: DataDir,
+    log: Log,
+    registry: Registry,
+    lake: Lake,
+    /// The item vectors that are served: a model of others would be refused there.
+    vectors: Option<Arc<ItemVectors>>,
 }
+
+/// What the log's reader said, as one error.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:#}")]
+struct ReadError(anyhow::Error);
 
 /// The served model, with all that is known of it.
 struct Champion {
@@ -120,10 +131,34 @@ struct Champion {
     manifest: Manifest,
 }
 
-impl<'a> Learner<'a> {
-    /// Over a directory, its open store and its registry.
-    pub fn new(dir: &'a DataDir, store: &'a Store, registry: &'a Registry) -> Self {
-        Self { dir, store, registry }
+impl Learner {
+    /// Over a directory whose store this process has open. A lake of another schema is made again from the log.
+    ///
+    /// # Errors
+    /// Where the lake cannot be opened.
+    pub fn new(dir: &DataDir, store: &Arc<Store>, registry: &Registry) -> Result<Self> {
+        Self::over(dir, Log::of(store), registry.clone(), store.item_vectors().cloned())
+    }
+
+    /// Over a directory that a server has open, or nobody.
+    ///
+    /// # Errors
+    /// Where the log, the registry or the lake cannot be opened.
+    pub fn beside(dir: &DataDir) -> Result<Self> {
+        let registry = dir.registry()?;
+        let vectors = dir.served_embedding(&registry)?.map(|embedding| embedding.vectors);
+        Self::over(dir, Log::open(dir)?, registry, vectors)
+    }
+
+    fn over(dir: &DataDir, log: Log, registry: Registry, vectors: Option<Arc<ItemVectors>>) -> Result<Self> {
+        let lake = match Lake::open(dir.lake_objects()?, &dir.schema, &dir.config.lake) {
+            Err(LakeError::Schema { there, here }) => {
+                tracing::warn!(there, here, "the lake has another schema: making it again from the log");
+                Lake::rebuild(dir.lake_objects()?, &dir.schema, &dir.config.lake)?
+            }
+            opened => opened?,
+        };
+        Ok(Self { dir: dir.clone(), log, registry, lake, vectors })
     }
 
     /// Takes a turn; with `asked` of that kind, else as the directory's `[retrain]` says. Servers that follow the registry
@@ -131,49 +166,37 @@ impl<'a> Learner<'a> {
     ///
     /// # Errors
     /// Where the log or the registry cannot be read or written, or training fails. What is served stays.
-    pub fn turn(&self, asked: Option<Kind>) -> Result<Turn> {
-        let config = &self.dir.config.retrain;
-        low::with_nice(config.nice, || self.take(config, asked))?
-    }
-
-    /// When the champion's newest row was, ms since 1970 UTC; `None` without a champion.
-    ///
-    /// # Errors
-    /// Where the registry cannot be read.
-    pub fn newest_row_ms(&self) -> Result<Option<i64>> {
-        Ok(self.champion()?.and_then(|c| c.manifest.data_range_ms).map(|(_, last)| last))
+    pub fn turn(&mut self, asked: Option<Kind>) -> Result<Turn> {
+        let config = self.dir.config.retrain.clone();
+        low::with_nice(config.nice, || self.take(&config, asked))?
     }
 
     fn champion(&self) -> Result<Option<Champion>> {
-        let Some(version) = champion(self.registry)? else { return Ok(None) };
+        let Some(version) = champion(&self.registry)? else { return Ok(None) };
         let (model, manifest) = checkpoint::from_bytes(&self.registry.load(&version)?)?;
         Ok(Some(Champion { version, model, manifest }))
     }
 
-    /// The rows of the window.
-    fn rows(&self, config: &RetrainConfig) -> Result<Dataset> {
-        let start_ms = now_ms() - i64::from(config.window_days) * DAY_MS;
-        let range = DateRange { start_ms, end_ms: i64::MAX };
-        // The vectors that are served: a model of others would be refused by this server.
-        let vectors = self.store.item_vectors().cloned();
-        Ok(join_store(
-            self.store,
-            &self.dir.schema,
-            JoinOptions { range, vectors, ..JoinOptions::default() },
-        )?)
+    /// Joins what has come, and gives the rows of the window.
+    fn rows(&mut self, config: &RetrainConfig) -> Result<Dataset> {
+        let (log, now) = (&self.log, now_ms());
+        let mut read = |from| log.read(from, PAGE).map_err(ReadError);
+        self.lake.advance(&mut read, now)?;
+        let range = DateRange { start_ms: now - i64::from(config.window_days) * DAY_MS, end_ms: i64::MAX };
+        Ok(self.lake.read(range, self.vectors.clone())?)
     }
 
-    fn take(&self, config: &RetrainConfig, asked: Option<Kind>) -> Result<Turn> {
+    fn take(&mut self, config: &RetrainConfig, asked: Option<Kind>) -> Result<Turn> {
         let start = Instant::now();
-        let trained_to = self.store.next_offset();
         let dataset = self.rows(config)?;
+        let trained_to = self.lake.next_offset();
         let former = self.champion()?;
         if let Some(former) = &former {
             former.manifest.check_embeddings(&dataset.embedding_version)?;
         }
         let manifest = former.as_ref().map(|f| &f.manifest);
         let now = now_ms();
-        let kind = asked.filter(|_| former.is_some()).unwrap_or_else(|| kind(self.dir, manifest, now));
+        let kind = asked.filter(|_| former.is_some()).unwrap_or_else(|| kind(&self.dir, manifest, now));
         let seen_ms = manifest.and_then(|m| m.data_range_ms).map_or(i64::MIN, |(_, last)| last);
         let (new, seen) = apart(&dataset, seen_ms);
         let join_seconds = start.elapsed().as_secs_f64();
@@ -237,12 +260,13 @@ impl<'a> Learner<'a> {
         (turn.rows, turn.held_out) = (slice.rows(), newest.rows());
         turn.learned_ms = slice.iter().map(|r| r.time_ms).filter(|time| *time > seen_ms).collect();
         let verdict = self.judge(config, &mut trained, former, &newest)?;
-        let full_ms = former.and_then(|f| f.manifest.metrics.get(FULL_MS)).copied();
-        let full_ms = full_ms.filter(|_| turn.kind == Kind::Incremental).unwrap_or(now_ms() as f64);
-        trained.manifest.metrics.insert(FULL_MS.to_owned(), full_ms);
+        if let (Kind::Incremental, Some(former)) = (turn.kind, former) {
+            let full_ms = former.manifest.metrics.get(FULL_MS).copied();
+            trained.manifest.metrics.extend(full_ms.map(|full_ms| (FULL_MS.to_owned(), full_ms)));
+        }
         let name = if config.canary && former.is_some() { CHALLENGER } else { CHAMPION };
         let alias = verdict.passed().then_some(name);
-        let version = trained.publish(self.registry, alias, None)?.to_string();
+        let version = trained.publish(&self.registry.because("passed the gate"), alias, None)?.to_string();
         turn.outcome = match alias {
             Some(alias) => Outcome::Promoted { version, alias, verdict },
             None => Outcome::Refused { version, verdict },
@@ -277,6 +301,17 @@ impl<'a> Learner<'a> {
         trained.manifest.metrics.extend(judged_metrics(&report));
         Ok(judge(&contest, gate)?)
     }
+}
+
+/// When the champion's newest row was, ms since 1970 UTC; `None` without a champion.
+///
+/// # Errors
+/// Where the registry cannot be read.
+pub fn newest_row_ms(registry: &Registry) -> Result<Option<i64>> {
+    let Some(version) = champion(registry)? else { return Ok(None) };
+    let Some(info) = registry.info(&version)? else { return Ok(None) };
+    let manifest: Manifest = serde_json::from_value(info.manifest)?;
+    Ok(manifest.data_range_ms.map(|(_, last)| last))
 }
 
 /// The requests later than the champion's newest row, and the others.

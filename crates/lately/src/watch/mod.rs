@@ -39,7 +39,7 @@ pub use report::{Reason, WatchReport};
 
 use crate::data_dir::DataDir;
 use crate::learn::champion;
-use crate::log_source::of_store;
+use crate::log_source::Log;
 use crate::wire_up::now_ms;
 
 /// The first look comes so soon after a start, or after `minutes` where that is less: a server that restarts every half
@@ -91,7 +91,7 @@ impl Watch {
         let config = &self.dir.config.watch;
         let asked = Asked { dir: &self.dir, registry: Some(&self.registry), config, end_ms: now_ms() };
         let findings = look(&asked, &mut |on_record| {
-            of_store(&self.store, &mut |offset, event| {
+            Log::of(&self.store).each(&mut |offset, event| {
                 ensure!(!self.stopping.load(Ordering::Relaxed), "the server stops");
                 on_record(offset, event)
             })
