@@ -7,14 +7,14 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 /// Whether the process was asked to end.
-pub(crate) struct Interrupt {
+pub struct Interrupt {
     /// The receiver, and whether the message has come.
     state: Mutex<(Receiver<()>, bool)>,
 }
 
 impl Interrupt {
     /// Catches the signals from now on.
-    pub(crate) fn install() -> Result<Self> {
+    pub fn install() -> Result<Self> {
         let (send, receive) = channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (ready, installed) = channel();
@@ -40,7 +40,7 @@ impl Interrupt {
     }
 
     /// Waits for a signal, or for `limit`; whether there was one.
-    pub(crate) fn wait(&self, limit: Option<Duration>) -> bool {
+    pub fn wait(&self, limit: Option<Duration>) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.1 {
             return true;

@@ -13,7 +13,7 @@ pub mod doctor;
 pub mod embeddings;
 mod follow;
 pub mod import;
-mod interrupt;
+pub mod interrupt;
 pub mod learn;
 pub mod load;
 pub mod log_source;

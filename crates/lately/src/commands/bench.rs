@@ -9,8 +9,12 @@ use serde_json::{Value, json};
 
 use super::demo::parse_time;
 use super::train::write_json;
+use crate::demo::DemoOptions;
+use crate::demo::learning::{self, LearningOptions};
+use crate::interrupt::Interrupt;
 use crate::load::report::{Phase, Report, short, table};
 use crate::load::{Chosen, History, Preset, Subject, SubjectOptions, Times, plot, run as run_phases};
+use crate::world::WorldConfig;
 
 /// Steps of the curve.
 const STEPS: u32 = 10;
@@ -18,11 +22,46 @@ const QUICK_STEPS: u32 = 4;
 /// Load and overload where none is named, as shares of capacity.
 const STEADY: f64 = 0.7;
 const OVERLOAD: f64 = 10.0;
+/// How long people act before the loop is measured: connections are open then, and sequences in memory.
+const LOOP_WARM_UP: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Load a server in open loop: its capacity, its latency over throughput, steady load, overload, swaps of models.
     Serve(Box<Args>),
+    /// Let people act for minutes while a model is retrained every so often in the same process.
+    Loop(LoopArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct LoopArgs {
+    /// How long people act while models are trained.
+    #[arg(long = "for", value_name = "TIME", default_value = "10m", value_parser = parse_time)]
+    learning: Duration,
+    /// How long they act without training, before it and after it.
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = parse_time)]
+    quiet: Duration,
+    /// From the start of a turn of learning to that of the next.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
+    every: Duration,
+    /// People of the world.
+    #[arg(long, default_value_t = 400)]
+    users: usize,
+    /// People who act at a time.
+    #[arg(long, default_value_t = 4)]
+    people: usize,
+    /// What each waits between two pages, ms.
+    #[arg(long, default_value_t = 250)]
+    pause_ms: u64,
+    /// Seed of the world and its people.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Fail where a request failed, p99 is more than a fifth above that without training, or no model was promoted.
+    #[arg(long)]
+    assert: bool,
+    /// Write all figures as JSON.
+    #[arg(long, value_name = "PATH")]
+    json: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -179,7 +218,34 @@ impl SubjectArgs {
 }
 
 pub(crate) fn run(command: &Command) -> Result<()> {
-    let Command::Serve(args) = command;
+    match command {
+        Command::Serve(args) => run_serve(args),
+        Command::Loop(args) => run_loop(args),
+    }
+}
+
+fn run_loop(args: &LoopArgs) -> Result<()> {
+    let interrupt = Interrupt::install()?;
+    let world = WorldConfig { users: args.users, seed: args.seed, ..WorldConfig::default() };
+    let free = || "127.0.0.1:0".to_owned();
+    let options = LearningOptions {
+        demo: DemoOptions { world, bind: free(), admin_bind: free(), ..DemoOptions::default() },
+        people: args.people,
+        pause: Duration::from_millis(args.pause_ms),
+        warm_up: LOOP_WARM_UP,
+        quiet: args.quiet,
+        learning: args.learning,
+        every: args.every,
+    };
+    let learning = learning::run(&options, &interrupt, &mut |line| println!("{line}"))?;
+    println!("\n{learning}");
+    if let Some(path) = &args.json {
+        write_json(path, &serde_json::to_value(&learning)?)?;
+    }
+    if args.assert { learning.check() } else { Ok(()) }
+}
+
+fn run_serve(args: &Args) -> Result<()> {
     let mut say = |line: &str| eprintln!("{line}");
     let chosen = args.phases.chosen(args.plot.is_some());
     let options = args.subject.options();

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use hdrhistogram::Histogram;
 use lately_features::{ItemId, UserId};
 use rand::{Rng, RngExt, SeedableRng};
@@ -59,11 +59,46 @@ impl Tally {
         })
     }
 
+    /// What was seen since the last call, or the start.
+    ///
+    /// # Errors
+    /// Where a thread of the crowd panicked.
+    pub fn take(&self) -> Result<Seen> {
+        let histogram = |of: &Mutex<Histogram<u64>>| {
+            let mut of = of.lock().map_err(|_| anyhow!("a thread of the crowd panicked"))?;
+            let taken = of.clone();
+            of.reset();
+            Ok::<_, anyhow::Error>(taken)
+        };
+        Ok(Seen {
+            events: self.events.swap(0, Ordering::Relaxed),
+            pages: self.pages.swap(0, Ordering::Relaxed),
+            errors: self.errors.swap(0, Ordering::Relaxed),
+            rank_us: histogram(&self.rank_us)?,
+            freshness_us: histogram(&self.freshness_us)?,
+        })
+    }
+
     fn record(histogram: &Mutex<Histogram<u64>>, took: Duration) {
         if let Ok(mut h) = histogram.lock() {
             h.saturating_record((took.as_micros() as u64).clamp(1, MAX_US));
         }
     }
+}
+
+/// What was seen in a while.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// Events that were acknowledged.
+    pub events: u64,
+    /// Pages that were ranked.
+    pub pages: u64,
+    /// Requests that failed.
+    pub errors: u64,
+    /// A page, over HTTP, microseconds.
+    pub rank_us: Histogram<u64>,
+    /// From sending an action to holding a ranking that knew it, microseconds.
+    pub freshness_us: Histogram<u64>,
 }
 
 /// Threads that act until they are stopped.

@@ -5,6 +5,7 @@
 //! people act, [`crate::retrain`] learns from what was served, and [`summary`] tells how it went.
 
 pub mod crowd;
+pub mod learning;
 pub mod page;
 pub mod summary;
 

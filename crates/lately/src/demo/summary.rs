@@ -31,7 +31,16 @@ pub struct Latency {
 
 impl Latency {
     fn of(histogram: &Mutex<Histogram<u64>>) -> Self {
-        let Ok(h) = histogram.lock() else { return Self { count: 0, p50_ms: f64::NAN, p99_ms: f64::NAN } };
+        match histogram.lock() {
+            Ok(h) => Self::from(&*h),
+            Err(_) => Self { count: 0, p50_ms: f64::NAN, p99_ms: f64::NAN },
+        }
+    }
+}
+
+impl From<&Histogram<u64>> for Latency {
+    /// Of microseconds.
+    fn from(h: &Histogram<u64>) -> Self {
         let ms = |q| h.value_at_quantile(q) as f64 / 1e3;
         Self { count: h.len(), p50_ms: ms(0.5), p99_ms: ms(0.99) }
     }
