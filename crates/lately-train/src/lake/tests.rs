@@ -1,7 +1,7 @@
 use std::convert::Infallible;
 use std::sync::atomic::Ordering;
 
-use lately_features::{Impression, ImpressionItem, ItemId};
+use lately_features::Impression;
 use proptest::prelude::*;
 
 use super::memory::Memory;
@@ -101,9 +101,10 @@ fn logs() -> impl Strategy<Value = Vec<Event>> {
     prop::collection::vec(draw, 1..80).prop_map(|draws| events(&draws))
 }
 
-/// How far the log is read, by which clock (s), and how many changes of objects there are before the process dies.
-fn cuts() -> impl Strategy<Value = Vec<(usize, i64, Option<u8>)>> {
-    prop::collection::vec((0..80usize, -2_000..6_000i64, prop::option::of(0..12u8)), 0..12)
+/// How far the log is read, by which clock (s), how many changes of objects there are before the process dies, and
+/// whether there is maintenance.
+fn cuts() -> impl Strategy<Value = Vec<(usize, i64, Option<u8>, bool)>> {
+    prop::collection::vec((0..80usize, -2_000..6_000i64, prop::option::of(0..16u8), any::<bool>()), 0..12)
 }
 
 fn joined(log: &[Event], options: JoinOptions) -> Dataset {
@@ -124,11 +125,14 @@ proptest! {
         let objects = Arc::new(Memory::default());
         let mut lake = open(&objects, &config).unwrap();
         let (mut end, mut clock) = (0, T0);
-        for (to, seconds, dies) in cuts {
+        for (to, seconds, dies, maintain) in cuts {
             end = end.max(to.min(log.len()));
             clock = clock.max(T0 + seconds * 1000);
             objects.left.store(dies.map_or(i64::MAX, i64::from), Ordering::Relaxed);
-            let failed = lake.advance(&mut pages(&log, end), clock).is_err();
+            let mut failed = lake.advance(&mut pages(&log, end), clock).is_err();
+            if !failed && maintain {
+                failed = lake.maintain(clock).is_err();
+            }
             objects.left.store(i64::MAX, Ordering::Relaxed);
             if failed || dies.is_some() {
                 lake = open(&objects, &config).unwrap();
@@ -140,6 +144,9 @@ proptest! {
         let got = lake.read(DateRange::ALL, None).unwrap();
         prop_assert_eq!(rows(&got), rows(&want));
         prop_assert_eq!(got.all().fingerprint(), want.all().fingerprint());
+        lake.maintain(T0 + 1_000_000_000).unwrap();
+        prop_assert_eq!(rows(&lake.read(DateRange::ALL, None).unwrap()), rows(&want));
+        prop_assert_eq!(lake.summary().forgotten, 0);
         // No object is left that no manifest names.
         let lake = open(&objects, &config).unwrap();
         let former = Manifest::numbered(&*objects, 0, lake.manifest.number.saturating_sub(1)).unwrap();
