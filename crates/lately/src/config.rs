@@ -12,6 +12,7 @@ use lately_store::StoreLimits;
 use lately_train::TrainConfig;
 use lately_train::dates::{DateError, Zone};
 use lately_train::gate::{GateConfig, GateError};
+use lately_train::lake::{LakeConfig, LakeConfigError};
 use serde::Deserialize;
 
 use crate::retrain::{RetrainConfig, RetrainConfigError};
@@ -40,6 +41,9 @@ pub struct Config {
     /// Where to listen.
     #[serde(default)]
     pub serve: ServeConfig,
+    /// Where and how the log is joined with what followed.
+    #[serde(default)]
+    pub lake: LakeConfig,
     /// When and how a model is retrained.
     #[serde(default)]
     pub retrain: RetrainConfig,
@@ -138,6 +142,14 @@ pub enum ConfigError {
         /// What is wrong.
         source: GateError,
     },
+    /// A setting of the lake is out of range.
+    #[error("{path}: {source}")]
+    Lake {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: LakeConfigError,
+    },
     /// There is no such time zone.
     #[error("{path}: [data] time_zone: {source}")]
     Zone {
@@ -164,6 +176,7 @@ impl Config {
         config.serve.limits.check().map_err(|source| ConfigError::Limit { path: path.to_owned(), source })?;
         config.retrain.check().map_err(|source| ConfigError::Retrain { path: path.to_owned(), source })?;
         config.gate.check().map_err(|source| ConfigError::Gate { path: path.to_owned(), source })?;
+        config.lake.check().map_err(|source| ConfigError::Lake { path: path.to_owned(), source })?;
         config.train.zone = Zone::named(&config.data.time_zone)
             .map_err(|source| ConfigError::Zone { path: path.to_owned(), source })?;
         Ok(config)
@@ -188,17 +201,19 @@ mod tests {
 
     /// `config/lately.toml` is the documentation of all keys.
     #[test]
-    fn the_documented_file_names_every_key_of_rank_and_serve_with_its_default() {
+    fn the_documented_file_names_every_key_of_rank_lake_and_serve_with_its_default() {
         let text = include_str!("../../../config/lately.toml");
         let config = Config::parse(text, Path::new("config/lately.toml")).unwrap();
         assert_eq!(config.rank, RankConfig::default());
         assert_eq!(config.serve.limits, Limits::default());
+        assert_eq!(config.lake, LakeConfig::default());
         let named: toml::Table = text.parse().unwrap();
         let mut lacks = Vec::new();
         let mut every = |section: &toml::Value, all: toml::Table, name: &str| {
             missing(&all, section.as_table().unwrap(), name, &mut lacks);
         };
         every(&named["rank"], toml::Table::try_from(RankConfig::default()).unwrap(), "rank");
+        every(&named["lake"], toml::Table::try_from(LakeConfig::default()).unwrap(), "lake");
         every(&named["serve"]["limits"], toml::Table::try_from(Limits::default()).unwrap(), "serve.limits");
         assert_eq!(lacks, [] as [&str; 0]);
     }

@@ -1,5 +1,5 @@
-//! A data directory: `lately.toml`, `store/` (the log and what is projected from it), `registry/`
-//! (models) and `embeddings/` (tables of item vectors).
+//! A data directory: `lately.toml`, `store/` (the log and what is projected from it), `lake/` (training rows),
+//! `registry/` (models) and `embeddings/` (tables of item vectors).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use lately_features::{ItemVectors, Schema};
+use lately_store::objects::{Directory, Objects};
 use lately_store::{Registry, Store, StoreError};
+use lately_train::{Lake, LakeReader};
 
 use crate::config::Config;
 
@@ -59,6 +61,29 @@ impl DataDir {
     pub(crate) fn open_store(&self, vectors: Option<Arc<ItemVectors>>) -> Result<Store, StoreError> {
         let (path, schema) = (self.path.join("store"), Arc::clone(&self.schema));
         Store::open_with_vectors(&path, schema, self.config.store.clone(), vectors)
+    }
+
+    /// Where the lake's objects are: `lake/` in the directory.
+    pub fn lake_objects(&self) -> Result<Arc<dyn Objects>> {
+        let uri = &self.config.lake.uri;
+        if !uri.is_empty() {
+            bail!(
+                "[lake] uri = \"{uri}\": this build keeps a lake in the data directory only; leave it empty"
+            );
+        }
+        let path = self.path.join("lake");
+        let objects = Directory::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        Ok(Arc::new(objects))
+    }
+
+    /// Opens the lake to advance it; one process at a time should.
+    pub fn lake(&self) -> Result<Lake> {
+        Ok(Lake::open(self.lake_objects()?, &self.schema, &self.config.lake)?)
+    }
+
+    /// Opens the lake to read it; any number of processes can.
+    pub fn lake_reader(&self) -> Result<LakeReader> {
+        Ok(LakeReader::new(self.lake_objects()?, &self.schema, &self.config.lake))
     }
 
     /// Opens the models; any number of processes can.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use lately_features::Event;
 use lately_server::read_page;
-use lately_store::StoreError;
+use lately_store::{Store, StoreError};
 use lately_train::join::Joiner;
 use lately_train::{Dataset, JoinOptions};
 
@@ -36,22 +36,10 @@ pub fn dataset(dir: &DataDir, options: JoinOptions) -> Result<Dataset> {
 
 /// Hands over the log of a data directory record by record, whoever has it open.
 pub fn each(dir: &DataDir, on_record: &mut OnRecord<'_>) -> Result<()> {
-    match dir.open_store(None) {
-        Ok(store) => pages(&mut |from| Ok(store.read(from, PAGE)?), on_record),
-        Err(StoreError::Locked(path)) => {
-            let address =
-                fs::read_to_string(admin_file(&dir.path)).with_context(|| StoreError::Locked(path))?;
-            each_served(&address, on_record)
-        }
-        Err(error) => Err(error).with_context(|| format!("cannot open the store of {}", dir.path.display())),
-    }
-}
-
-/// Reads page after page until one is empty.
-fn pages(read: &mut dyn FnMut(u64) -> Result<Vec<(u64, Event)>>, on_record: &mut OnRecord<'_>) -> Result<()> {
+    let log = Log::open(dir)?;
     let mut from = 0;
     loop {
-        let records = read(from)?;
+        let records = log.read(from, PAGE)?;
         let Some((last, _)) = records.last() else { return Ok(()) };
         from = last + 1;
         for (offset, event) in records {
@@ -60,17 +48,45 @@ fn pages(read: &mut dyn FnMut(u64) -> Result<Vec<(u64, Event)>>, on_record: &mut
     }
 }
 
-fn each_served(address: &str, on_record: &mut OnRecord<'_>) -> Result<()> {
-    println!("the directory is being served: reading the log from http://{address}");
-    let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(PAGE_TIMEOUT)).build().into();
-    let mut read = |from: u64| {
+/// The log of a data directory, whoever has it open.
+pub struct Log(Source);
+
+enum Source {
+    Own(Box<Store>),
+    /// A server that has it open, by the address of its admin port.
+    Served(ureq::Agent, String),
+}
+
+impl Log {
+    /// Finds the log; it stays open while this is there.
+    pub fn open(dir: &DataDir) -> Result<Self> {
+        match dir.open_store(None) {
+            Ok(store) => Ok(Self(Source::Own(Box::new(store)))),
+            Err(StoreError::Locked(path)) => {
+                let address =
+                    fs::read_to_string(admin_file(&dir.path)).with_context(|| StoreError::Locked(path))?;
+                println!("the directory is being served: reading the log from http://{address}");
+                let config = ureq::Agent::config_builder().timeout_global(Some(PAGE_TIMEOUT)).build();
+                Ok(Self(Source::Served(config.into(), address)))
+            }
+            Err(error) => {
+                Err(error).with_context(|| format!("cannot open the store of {}", dir.path.display()))
+            }
+        }
+    }
+
+    /// Some records from an offset on, about `limit` at most; none at the end.
+    pub fn read(&self, from: u64, limit: usize) -> Result<Vec<(u64, Event)>> {
+        let (agent, address) = match &self.0 {
+            Source::Own(store) => return Ok(store.read(from, limit)?),
+            Source::Served(agent, address) => (agent, address),
+        };
         let url = format!("http://{address}/admin/v1/log?from={from}");
         let mut body = Vec::new();
         let mut response = agent.get(&url).call().with_context(|| format!("cannot read {url}"))?;
         response.body_mut().as_reader().take(PAGE_BYTES).read_to_end(&mut body)?;
         Ok(read_page(&body)?)
-    };
-    pages(&mut read, on_record)
+    }
 }
 
 /// The file that [`announce`] writes.

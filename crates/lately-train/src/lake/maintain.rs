@@ -163,7 +163,7 @@ impl Lake {
             rate: matches!(task, Task::Whole { thin: true }).then_some(self.config.negative_rate as f32),
         };
         for group in groups(&files, if task == Task::Forget { 0 } else { self.config.file_candidates }) {
-            let Some((page, rate)) = rewrite.page(group)? else {
+            let Some((page, rate)) = rewrite.page(&group)? else {
                 return Ok(()); // one is damaged: the hour is left as it is until that one is in quarantine
             };
             done.rows += page.rows() as u64;

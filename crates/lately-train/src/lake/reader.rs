@@ -65,7 +65,7 @@ impl LakeReader {
     /// # Errors
     /// Where the lake cannot be read, is of another schema, or holds more than the limits.
     pub fn read(&self, range: DateRange, vectors: Option<Arc<ItemVectors>>) -> Result<Dataset, LakeError> {
-        self.read_newest(range, vectors, false)
+        self.read_newest(range, &vectors, false)
     }
 
     /// As [`LakeReader::read`], with the rows that are no examples.
@@ -77,13 +77,13 @@ impl LakeReader {
         range: DateRange,
         vectors: Option<Arc<ItemVectors>>,
     ) -> Result<Dataset, LakeError> {
-        self.read_newest(range, vectors, true)
+        self.read_newest(range, &vectors, true)
     }
 
     fn read_newest(
         &self,
         range: DateRange,
-        vectors: Option<Arc<ItemVectors>>,
+        vectors: &Option<Arc<ItemVectors>>,
         all: bool,
     ) -> Result<Dataset, LakeError> {
         let mut tries = 1;

@@ -21,9 +21,9 @@ impl Rewrite<'_> {
     /// All rows of some files, and the lowest share of negatives among them; `None` where one is damaged.
     ///
     /// A user's requests stand together, as they share most of their tokens.
-    pub(super) fn page(&self, files: Vec<&File>) -> Result<Option<(Page, f32)>, LakeError> {
+    pub(super) fn page(&self, files: &[&File]) -> Result<Option<(Page, f32)>, LakeError> {
         let mut loaded = Vec::new();
-        for file in &files {
+        for file in files {
             let Some((mut requests, items)) = self.reader.load(file, |_| true)? else { return Ok(None) };
             self.correct(&mut requests);
             loaded.push((Page::of(requests, items), Vec::new()));

@@ -7,6 +7,7 @@ mod demo;
 mod embed;
 mod eval;
 mod import;
+mod join;
 mod model;
 mod replay;
 mod serve;
@@ -34,6 +35,8 @@ enum Command {
     /// Learn or list item vectors, and choose those that training uses.
     #[command(subcommand)]
     Embed(embed::Command),
+    /// Join the log with what followed, into Parquet files.
+    Join(join::Args),
     /// Train a model from a data directory's log and publish it.
     Train(train::Args),
     /// Evaluate a model on a range of days.
@@ -63,6 +66,7 @@ impl Cli {
             Command::Demo(args) => demo::run(&args),
             Command::Import(command) => import::run(&command),
             Command::Embed(command) => embed::run(&command),
+            Command::Join(args) => join::run(&args),
             Command::Train(args) => train::run(&args),
             Command::Eval(args) => eval::run(&args),
             Command::Ablate(args) => ablate::run(&args),
