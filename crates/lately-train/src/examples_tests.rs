@@ -186,3 +186,29 @@ fn kept_negatives_stand_for_all_and_positives_are_never_dropped() {
         assert_ne!(copies, kept(1).2, "another epoch sees others");
     });
 }
+
+#[test]
+fn a_kept_negative_of_a_thinned_request_stands_for_those_that_went_on_top_of_what_an_epoch_drops() {
+    let mut log = Vec::new();
+    for u in 0..400 {
+        let name = format!("u{u}");
+        log.push(Event::Impression(impression(&name, &name, &["a", "b"], 0)));
+        log.push(action(&name, "b", "click", 1, &name));
+    }
+    let mut d = joined(log);
+    for candidate in d.requests.iter_mut().flat_map(|r| &mut r.candidates) {
+        candidate.stands_for = if candidate.observed == 0 { 4.0 } else { 1.0 };
+    }
+    for (negative_rate, weighs) in [(1.0, 4.0), (0.5, 8.0)] {
+        let config = TrainConfig { negative_rate, list_weight: 1.0, ..plain() };
+        with(&d, &config, |examples| {
+            let (epoch, mut part) = (Epoch::new(examples, 0), Part::default());
+            examples.assemble(epoch.number, &epoch.groups, 1.0, &mut part);
+            for ((y, w), copies) in part.batch.label.chunks(3).zip(part.weights.chunks(3)).zip(&part.copies) {
+                assert_eq!((w[0], *copies), if y[0] == 1.0 { (1.0, 1.0) } else { (weighs, weighs) });
+            }
+            let sum: f32 = part.copies.iter().sum();
+            assert!((sum / 2_000.0 - 1.0).abs() < 0.15, "{sum}"); // 3.8 standard deviations at a rate of one half
+        });
+    }
+}

@@ -158,8 +158,8 @@ impl Known {
     }
 
     /// Takes an action into its user's sequence; its `item` is replaced by the kept id of number `item`.
-    pub(crate) fn act(&mut self, user: u32, item: u32, entry: SequenceEntry) {
-        let entry = SequenceEntry { item: self.items.list[item as usize].clone(), ..entry };
+    pub(crate) fn act(&mut self, user: u32, item: u32, mut entry: SequenceEntry) {
+        entry.item = self.items.list[item as usize].clone();
         self.people[user as usize].sequence.apply(entry, self.stored + self.slack);
     }
 

@@ -253,7 +253,7 @@ impl Past {
         for acted in self.acted.drain(..old) {
             self.seen.remove(&acted.event);
         }
-        if old > 0 {
+        if self.acted.capacity() > 2 * self.acted.len() {
             self.acted.shrink_to_fit();
             self.seen.shrink_to_fit();
         }

@@ -255,13 +255,14 @@ mod tests {
 
     /// `config/lately.toml` is the documentation of all keys.
     #[test]
-    fn the_documented_file_names_every_key_of_rank_serve_and_watch_with_its_default() {
+    fn the_documented_file_names_every_key_of_rank_lake_serve_and_watch_with_its_default() {
         let text = include_str!("../../../config/lately.toml");
         let config = Config::parse(text, Path::new("config/lately.toml")).unwrap();
         assert_eq!(config.rank, RankConfig::default());
         assert_eq!(config.serve.limits, Limits::default());
         assert_eq!(config.canary, CanaryConfig::default());
         assert_eq!(config.watch, WatchConfig::default());
+        assert_eq!(config.lake, LakeConfig::default());
         let named: toml::Table = text.parse().unwrap();
         let mut lacks = Vec::new();
         let mut every = |section: &toml::Value, all: toml::Table, name: &str| {
@@ -270,6 +271,7 @@ mod tests {
         every(&named["rank"], toml::Table::try_from(RankConfig::default()).unwrap(), "rank");
         assert_eq!(config.registry, RegistryConfig::default());
         every(&named["registry"], toml::Table::try_from(RegistryConfig::default()).unwrap(), "registry");
+        every(&named["lake"], toml::Table::try_from(LakeConfig::default()).unwrap(), "lake");
         every(&named["serve"]["limits"], toml::Table::try_from(Limits::default()).unwrap(), "serve.limits");
         every(&named["canary"], toml::Table::try_from(CanaryConfig::default()).unwrap(), "canary");
         every(&named["watch"], toml::Table::try_from(WatchConfig::default()).unwrap(), "watch");

@@ -114,6 +114,19 @@ impl<T: Native> Cells<T> {
         }
     }
 
+    /// Drops values of the last row: `keep` says which stay, or, where it has a multiple of them, which groups of
+    /// equal size.
+    pub(crate) fn retain_last(&mut self, keep: &[bool]) {
+        let Some(last) = self.ends.len().checked_sub(1) else { return };
+        let width = self.row(last).len() / keep.len().max(1);
+        let start = self.range(last).start;
+        let kept = self.row(last).iter().enumerate().filter(|(at, _)| keep[at / width]);
+        let kept: Vec<T> = kept.map(|(_, value)| value.clone()).collect();
+        self.values.truncate(start);
+        self.values.extend(kept);
+        self.ends[last] = self.values.len() as u32;
+    }
+
     /// Rows that it has; of a column that was not read none.
     pub(crate) fn len(&self) -> usize {
         if self.shape == Shape::One { self.values.len() } else { self.ends.len() }

@@ -73,11 +73,10 @@ pub(crate) fn get(objects: &dyn Objects, object: &Object) -> Result<Found, LakeE
     })
 }
 
-/// Moves what is there of an object aside.
-pub(crate) fn quarantine(objects: &dyn Objects, name: &str) -> Result<(), LakeError> {
-    if let Some(bytes) = objects.get(name)? {
-        objects.put(&format!("{QUARANTINE}/{name}"), &bytes)?;
-        objects.delete(name)?;
+/// Copies what is there of an object to where damaged ones are kept.
+pub(crate) fn set_aside(objects: &dyn Objects, name: &str) -> Result<(), LakeError> {
+    match objects.get(name)? {
+        Some(bytes) => Ok(objects.put(&format!("{QUARANTINE}/{name}"), &bytes)?),
+        None => Ok(()),
     }
-    Ok(())
 }

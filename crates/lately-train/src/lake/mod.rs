@@ -16,11 +16,13 @@ mod config;
 mod delays;
 mod error;
 mod files;
+mod maintain;
 mod manifest;
 #[cfg(test)]
 mod memory;
 mod page;
 mod reader;
+mod rewrite;
 mod row;
 mod state;
 mod stream;
@@ -40,7 +42,7 @@ pub use config::{LakeConfig, LakeConfigError};
 pub use delays::DelayReport;
 pub use error::LakeError;
 pub use reader::LakeReader;
-pub use summary::{Advanced, LakeSummary};
+pub use summary::{Advanced, LakeSummary, Maintained};
 
 use crate::dataset::Dataset;
 use crate::dates::DateRange;
@@ -83,7 +85,8 @@ impl Lake {
         let manifest = manifest.unwrap_or_else(|| Manifest::new(partition, schema.hash()));
         for name in &damaged {
             tracing::warn!(%name, used = manifest.number, "a manifest is damaged: the one before it is used");
-            files::quarantine(&*objects, name)?;
+            files::set_aside(&*objects, name)?;
+            objects.delete(name)?;
         }
         if manifest.schema != schema.hash() {
             return Err(LakeError::Schema { there: manifest.schema, here: schema.hash() });

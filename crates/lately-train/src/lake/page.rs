@@ -22,6 +22,11 @@ pub(crate) struct Page {
 }
 
 impl Page {
+    /// The content of a file.
+    pub(crate) fn of(requests: Requests, items: Items) -> Self {
+        Self { requests, items, ..Self::default() }
+    }
+
     pub(crate) fn rows(&self) -> usize {
         self.requests.offset.len()
     }
@@ -95,6 +100,28 @@ impl Page {
             }
             *item = *number;
         }
+    }
+}
+
+impl Page {
+    /// As [`Page::push_row`], with those candidates alone that `keep` names, a share `rate` of the negatives.
+    pub(crate) fn push_thinned(
+        &mut self,
+        other: &Self,
+        row: usize,
+        numbers: &mut Vec<i32>,
+        keep: &[bool],
+        rate: f32,
+    ) {
+        self.push_row(other, row, numbers);
+        let r = &mut self.requests;
+        r.negative_rate.row_mut(r.offset.len() - 1)[0] = rate;
+        r.candidate_item.retain_last(keep);
+        r.candidate_position.retain_last(keep);
+        r.candidate_score.retain_last(keep);
+        r.candidate_propensity.retain_last(keep);
+        r.candidate_observed.retain_last(keep);
+        r.candidate_heads.retain_last(keep);
     }
 }
 

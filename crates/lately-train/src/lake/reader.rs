@@ -65,7 +65,7 @@ impl LakeReader {
     /// # Errors
     /// Where the lake cannot be read, is of another schema, or holds more than the limits.
     pub fn read(&self, range: DateRange, vectors: Option<Arc<ItemVectors>>) -> Result<Dataset, LakeError> {
-        self.read_newest(range, vectors, false)
+        self.read_newest(range, &vectors, false)
     }
 
     /// As [`LakeReader::read`], with the rows that are no examples.
@@ -77,13 +77,13 @@ impl LakeReader {
         range: DateRange,
         vectors: Option<Arc<ItemVectors>>,
     ) -> Result<Dataset, LakeError> {
-        self.read_newest(range, vectors, true)
+        self.read_newest(range, &vectors, true)
     }
 
     fn read_newest(
         &self,
         range: DateRange,
-        vectors: Option<Arc<ItemVectors>>,
+        vectors: &Option<Arc<ItemVectors>>,
         all: bool,
     ) -> Result<Dataset, LakeError> {
         let mut tries = 1;
@@ -296,12 +296,14 @@ fn request(
     };
     let offset = rows.offset.values[row];
     // A negative that thinning kept stands for those that it dropped.
-    let stands_for = 1.0 / rows.negative_rate.values[row];
+    let rate = rows.negative_rate.values[row];
     let shown = rows.candidate_item.row(row).iter().zip(rows.candidate_position.row(row));
     let candidate = |(at, ((number, position), observed)): (i32, ((&i32, &i32), &i64))| {
         let (item, features) = item(number)?.clone();
-        let observed = *corrected.get(&(offset, at)).unwrap_or(observed) as u64;
-        let stands_for = if observed & positive == 0 { stands_for } else { 1.0 };
+        // Thinning has moved the places that corrections name, and comes when there are none any more.
+        let observed = corrected.get(&(offset, at)).filter(|_| rate >= 1.0).unwrap_or(observed);
+        let observed = *observed as u64;
+        let stands_for = if observed & positive == 0 { 1.0 / rate } else { 1.0 };
         Ok(Candidate { item, features, observed, position: *position as u16, stands_for })
     };
     let observed = rows.candidate_observed.row(row);

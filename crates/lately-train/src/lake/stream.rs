@@ -249,8 +249,12 @@ impl Stream {
 
     /// Drops what no action can belong to any more.
     pub(crate) fn evict(&mut self) {
-        let horizon = self.labels.longest_ms() + i64::from(self.config.late_seconds) * 1000;
-        self.labels.evict(self.log_time_ms.saturating_sub(horizon));
+        self.labels.evict(self.log_time_ms.saturating_sub(self.horizon_ms()));
+    }
+
+    /// Age, ms, from which a request is forgotten by the stream: no action is joined to it any more.
+    pub(crate) fn horizon_ms(&self) -> i64 {
+        self.labels.longest_ms() + i64::from(self.config.late_seconds) * 1000
     }
 
     /// Whether the log is being read again.

@@ -26,6 +26,23 @@ pub struct Advanced {
     pub wait_ms: i64,
 }
 
+/// What a [`maintain`](Lake::maintain) did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Maintained {
+    /// Hours that were written again.
+    pub hours: u64,
+    /// Files that were in them.
+    pub files: u64,
+    /// Requests that were written again.
+    pub rows: u64,
+    /// Files dropped because they were past retention.
+    pub dropped: u64,
+    /// Wishes to be forgotten that all files now follow.
+    pub forgotten: u64,
+    /// Damaged objects moved aside.
+    pub quarantined: u64,
+}
+
 /// What there is in a lake.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LakeSummary {

@@ -8,6 +8,7 @@ mod doctor;
 mod embed;
 mod eval;
 mod import;
+mod join;
 mod model;
 mod promotion;
 mod replay;
@@ -37,6 +38,8 @@ enum Command {
     /// Learn or list item vectors, and choose those that training uses.
     #[command(subcommand)]
     Embed(embed::Command),
+    /// Join the log with what followed, into Parquet files.
+    Join(join::Args),
     /// Train a model from a data directory's log and publish it.
     Train(train::Args),
     /// Take turns of learning: join, judge the rows, train, judge the model, promote it.
@@ -70,6 +73,7 @@ impl Cli {
             Command::Demo(args) => demo::run(&args),
             Command::Import(command) => import::run(&command),
             Command::Embed(command) => embed::run(&command),
+            Command::Join(args) => join::run(&args),
             Command::Train(args) => train::run(&args),
             Command::Retrain(args) => retrain::run(&args),
             Command::Eval(args) => eval::run(&args),
