@@ -61,7 +61,7 @@ fn all(options: &Options, ci: bool) -> Vec<Step> {
     // What is off by default is built, linted and tested too.
     steps.push(Step::cargo("s3-clippy", &format!("clippy {S3} --all-targets -- -D warnings")));
     steps.extend(tests(ci));
-    steps.push(Step::cargo("s3-test", &format!("test {S3} --lib --tests -- objects registry")));
+    steps.push(Step::cargo("s3-test", &format!("test {S3} --lib --tests -- --nocapture objects registry")));
     steps.push(Step::cargo("doctest", "test --workspace --doc"));
     steps.push(
         Step::cargo("doc", "doc --no-deps --workspace")
