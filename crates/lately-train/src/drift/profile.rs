@@ -129,13 +129,13 @@ impl Profile {
         }
     }
 
-    /// How `now`, counted by [`Profile::again`], differs, the worst first.
+    /// How `now`, counted by [`Profile::again`], differs, the worst first. What it has no row of is left out.
     pub fn drift(&self, now: &Self, bounds: &Bounds) -> Vec<Drift> {
-        let same = |before: &Column| {
-            let now = now.columns.iter().find(|c| c.name == before.name && c.bins == before.bins)?;
-            Some(before.drift(now))
+        let of = |before: &Column| {
+            let same = |c: &&Column| c.name == before.name && c.bins == before.bins && c.independent > 0.0;
+            Some(before.drift(now.columns.iter().find(same)?))
         };
-        let mut drift: Vec<Drift> = self.columns.iter().filter_map(same).collect();
+        let mut drift: Vec<Drift> = self.columns.iter().filter_map(of).collect();
         drift.sort_by(|a, b| b.badness(bounds).total_cmp(&a.badness(bounds)));
         drift
     }

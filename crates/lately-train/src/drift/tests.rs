@@ -140,6 +140,8 @@ fn what_changes_is_named_and_nothing_else() {
     assert_eq!(crossed(&log(false, 1.0)), [("user.level".to_owned(), true, true)]);
     assert_eq!(crossed(&log(true, 10.0)), [("item.views".to_owned(), true, false)]);
     assert_eq!(crossed(&log(false, 10.0)).len(), 2);
+    let nothing = trained.slice(crate::DateRange { start_ms: 0, end_ms: 1 });
+    assert_eq!(profile.drift(&profile.again(&nothing), &BOUNDS), [], "no row says nothing");
 }
 
 #[test]

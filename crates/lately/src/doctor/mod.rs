@@ -143,6 +143,6 @@ fn findings(dir: &DataDir, source: &Log, config: &WatchConfig, now_ms: i64) -> R
     })?;
     // Opening a registry makes it.
     let registry = dir.path.join("registry").exists().then(|| dir.registry()).transpose()?;
-    let asked = Asked { dir, registry: registry.as_ref(), config, end_ms: newest.max(0) };
+    let asked = Asked::new(dir, registry.as_ref(), config, newest.max(0));
     look(&asked, &mut |on_record| source.each(on_record))
 }

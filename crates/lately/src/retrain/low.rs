@@ -18,7 +18,7 @@ pub(super) fn with_nice<T: Send>(nice: u8, work: impl FnOnce() -> T + Send) -> R
 
 /// Of the calling thread alone: on Linux a thread has a niceness of its own.
 #[cfg(target_os = "linux")]
-fn give_way(nice: u8) -> Result<()> {
+pub(crate) fn give_way(nice: u8) -> Result<()> {
     if nice == 0 {
         return Ok(());
     }
@@ -27,7 +27,7 @@ fn give_way(nice: u8) -> Result<()> {
 
 /// Elsewhere the call would hold for the whole process.
 #[cfg(not(target_os = "linux"))]
-fn give_way(nice: u8) -> Result<()> {
+pub(crate) fn give_way(nice: u8) -> Result<()> {
     if nice == 0 {
         return Ok(());
     }

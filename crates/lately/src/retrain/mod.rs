@@ -5,7 +5,7 @@
 //! `turn` (one turn), `low` (how it leaves the cores to those who serve).
 
 mod config;
-mod low;
+pub(crate) mod low;
 mod schedule;
 mod turn;
 

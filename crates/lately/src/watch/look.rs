@@ -25,6 +25,8 @@ use crate::replayed;
 /// Rows of a look at most; where the hours hold more, half of them are taken. 64 bytes a row while joining, and about
 /// 100 of what was logged.
 const MAX_ROWS: usize = 1_000_000;
+/// Tokens of a look at most, 24 bytes each.
+const MAX_TOKENS: usize = 10_000_000;
 /// Labels are waited for this long at most, hours: rows of so much more of the log are joined.
 const MAX_DELAY_HOURS: i64 = 48;
 /// Versions of which rankings are made again: one is loaded at a time.
@@ -92,6 +94,19 @@ pub(crate) struct Asked<'a> {
     pub(crate) config: &'a WatchConfig,
     /// End of the window, ms since 1970 UTC.
     pub(crate) end_ms: i64,
+    /// Rows at most.
+    max_rows: usize,
+}
+
+impl<'a> Asked<'a> {
+    pub(crate) fn new(
+        dir: &'a DataDir,
+        registry: Option<&'a Registry>,
+        config: &'a WatchConfig,
+        end_ms: i64,
+    ) -> Self {
+        Self { dir, registry, config, end_ms, max_rows: MAX_ROWS }
+    }
 }
 
 /// Hands over the log, record by record.
@@ -136,7 +151,7 @@ fn is_too_large(error: &anyhow::Error) -> bool {
 }
 
 fn look_once(asked: &Asked<'_>, hours: u32, read: &mut Read<'_>) -> Result<Findings> {
-    let Asked { dir, registry, config, end_ms } = *asked;
+    let Asked { dir, registry, config, end_ms, max_rows } = *asked;
     let window_ms = i64::from(hours) * HOUR_MS;
     let delays = label_delay_ms(&dir.schema);
     let waits: Vec<i64> = delays.iter().map(|d| (*d).min(MAX_DELAY_HOURS * HOUR_MS)).collect();
@@ -145,8 +160,8 @@ fn look_once(asked: &Asked<'_>, hours: u32, read: &mut Read<'_>) -> Result<Findi
 
     let found = served(dir, registry);
     let vectors = found.as_ref().ok().and_then(|f| f.as_ref()?.vectors.clone());
-    let options =
-        JoinOptions { range, vectors: vectors.clone(), max_rows: MAX_ROWS, ..JoinOptions::default() };
+    let limits = JoinOptions { max_rows, max_tokens: MAX_TOKENS, ..JoinOptions::default() };
+    let options = JoinOptions { range, vectors: vectors.clone(), ..limits };
     let mut joiner = Joiner::new(&dir.schema, options)?;
     let mut counter = Counter::new(&dir.schema, end_ms - window_ms, end_ms, config.user_actions_per_hour);
     let mut logged = HashMap::new();
@@ -238,4 +253,32 @@ fn replays(
         }
     }
     (reports, failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log_source::Log;
+    use crate::world::{SCHEMA, World, WorldConfig};
+
+    #[test]
+    fn where_the_hours_hold_too_many_rows_half_of_them_are_taken() {
+        let data = tempfile::tempdir().unwrap();
+        let dir = DataDir::create(data.path(), &format!("[schema]\n{SCHEMA}")).unwrap();
+        let store = Arc::new(dir.store().unwrap());
+        let world = World::new(WorldConfig { users: 20, items: 50, ..WorldConfig::default() }).unwrap();
+        let end_ms = 1_767_398_400_000;
+        store.append(world.bootstrap(2, end_ms).unwrap()).unwrap();
+        let config = WatchConfig { hours: 16, ..WatchConfig::default() };
+        let found = |max_rows| {
+            let asked = Asked { max_rows, ..Asked::new(&dir, None, &config, end_ms) };
+            look(&asked, &mut |on_record| Log::of(&store).each(on_record))
+        };
+        let all = found(MAX_ROWS).unwrap();
+        assert_eq!((all.hours, all.no_drift.as_deref()), (16, Some(NO_CHAMPION)));
+        let half = found(all.join.rows as usize - 1).unwrap();
+        assert!(half.hours < 16 && half.join.rows < all.join.rows && half.join.rows > 0, "{half:?}");
+        assert!(half.census.impressions < all.census.impressions);
+        assert!(found(1).unwrap_err().to_string().contains("more than 1 rows"));
+    }
 }

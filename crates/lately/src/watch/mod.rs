@@ -40,14 +40,14 @@ pub use report::{Reason, WatchReport};
 use crate::data_dir::DataDir;
 use crate::learn::champion;
 use crate::log_source::Log;
+use crate::retrain::low::give_way;
 use crate::wire_up::now_ms;
 
 /// The first look comes so soon after a start, or after `minutes` where that is less: a server that restarts every half
 /// hour is watched too.
 const FIRST: Duration = Duration::from_secs(300);
-/// The lowest priority that there is.
-#[cfg(target_os = "linux")]
-const NICENESS: i32 = 19;
+/// Of the thread: the lowest priority that there is.
+const NICE: u8 = 19;
 
 /// Looks at the log of an open store.
 #[derive(Debug)]
@@ -89,7 +89,7 @@ impl Watch {
     pub fn look(&self) -> Result<Arc<WatchReport>> {
         let start = Instant::now();
         let config = &self.dir.config.watch;
-        let asked = Asked { dir: &self.dir, registry: Some(&self.registry), config, end_ms: now_ms() };
+        let asked = Asked::new(&self.dir, Some(&self.registry), config, now_ms());
         let findings = look(&asked, &mut |on_record| {
             Log::of(&self.store).each(&mut |offset, event| {
                 ensure!(!self.stopping.load(Ordering::Relaxed), "the server stops");
@@ -123,7 +123,9 @@ impl Watching {
         let (stop, stopped) = channel();
         let looks = Arc::clone(&watch);
         let thread = std::thread::Builder::new().name("watch".to_owned()).spawn(move || {
-            yield_to_all();
+            if let Err(error) = give_way(NICE) {
+                tracing::debug!(%error, "the watch runs with the usual priority");
+            }
             let mut wait = interval.min(FIRST);
             while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
                 say(looks.look());
@@ -149,13 +151,5 @@ fn say(looked: Result<Arc<WatchReport>>) {
             metrics::counter!("lately_watch_failures_total").increment(1);
             tracing::warn!(error = format!("{error:#}"), "the watch could not look at the log");
         }
-    }
-}
-
-/// Gives this thread alone the lowest priority; elsewhere than on Linux that would be the whole process.
-fn yield_to_all() {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
-        tracing::debug!(%error, "the watch runs with the usual priority");
     }
 }
