@@ -20,16 +20,16 @@ pub struct GuardrailConfig {
     pub alpha: f64,
     /// How long after a ranking its actions are waited for, s. Default 60.
     pub maturity_seconds: u64,
-    /// Rankings of each of the two versions before they are compared. Default 200.
+    /// Rankings of each of the two versions before they are compared. Default 100.
     pub min_rankings: u64,
     /// Actions of a head that must be expected of the new version, and seen of the other, before they are compared.
     /// Default 50.
     pub min_events: u64,
     /// How much larger the share of the rankings on which the model fails may be. Default 0.01.
     pub error_rate: f64,
-    /// How much larger the share of the rankings that it cannot score in time may be. Default 0.05.
+    /// How much larger the share of the rankings that it cannot score in time may be, in a canary. Default 0.05.
     pub deadline_rate: f64,
-    /// How far a head's mean logit may shift, in standard deviations of the other version's logits. Default 0.5.
+    /// How far a head's mean logit may shift, in standard deviations of the other version's logits. Default 1.5.
     pub score_shift: f64,
     /// How many times further from 1 a head's ratio of observed to predicted actions may be. Default 1.5.
     pub calibration: f64,
@@ -47,11 +47,11 @@ impl Default for GuardrailConfig {
             watch_minutes: 60,
             alpha: 0.01,
             maturity_seconds: 60,
-            min_rankings: 200,
+            min_rankings: 100,
             min_events: 50,
             error_rate: 0.01,
             deadline_rate: 0.05,
-            score_shift: 0.5,
+            score_shift: 1.5,
             calibration: 1.5,
             negative_rise: 1.5,
             positive_drop: 2.0,

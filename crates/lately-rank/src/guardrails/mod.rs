@@ -182,23 +182,23 @@ impl Guardrails {
 
     /// The champion beside the version before it, of the time when that was the champion.
     pub fn watched(&self, version: &str, reference: &str, now_ms: i64) -> Comparison {
-        self.compare(&as_champion(version), &as_champion(reference), now_ms)
+        self.compare(&as_champion(version), &as_champion(reference), now_ms, false)
     }
 
     /// The challenger of a canary beside the champion for the other people at the same time.
     pub fn canary(&self, challenger: &str, champion: &str, now_ms: i64) -> Comparison {
         let [challenger, champion] = in_canary(challenger, champion);
-        self.compare(&[challenger], &[champion], now_ms)
+        self.compare(&[challenger], &[champion], now_ms, true)
     }
 
-    fn compare(&self, new: &[Side], with: &[Side], now_ms: i64) -> Comparison {
+    fn compare(&self, new: &[Side], with: &[Side], now_ms: i64, concurrent: bool) -> Comparison {
         let heads = self.rules.heads.len();
         let mut state = lock(&self.state);
         state.close(now_ms.saturating_sub(self.rules.config.maturity_ms()), heads);
         let [rankings, reference_rankings] = [new, with].map(|sides| state.lanes.rankings(sides));
         let (new, with) = (state.lanes.sums(new), state.lanes.sums(with));
         drop(state);
-        Comparison { rankings, reference_rankings, ..self.rules.compare(&new, &with) }
+        Comparison { rankings, reference_rankings, ..self.rules.compare(&new, &with, concurrent) }
     }
 
     /// Says what is being watched, for whoever asks.

@@ -85,7 +85,7 @@ fn watch(rules: &Rules, fault: Fault, seed: u64) -> Option<(u64, Comparison)> {
     (0..LOOKS).find_map(|_| {
         (0..RANKINGS[0]).for_each(|_| rank(&mut new, &of_new, fault, &mut random));
         (0..RANKINGS[1]).for_each(|_| rank(&mut old, &of_old, SOUND, &mut random));
-        let comparison = rules.compare(&new, &old);
+        let comparison = rules.compare(&new, &old, true);
         comparison.breach().is_some().then(|| (new.total(Column::Asked) as u64, comparison))
     })
 }
@@ -120,7 +120,7 @@ fn what_is_wrong_is_found_soon() {
     let faults: [(&[&str], Fault, u64); 5] = [
         (&["errors"], Fault { errors: 1.0, ..SOUND }, 200),
         (&["errors"], Fault { errors: 0.05, ..SOUND }, 2_000),
-        (&["score"], Fault { shift: 1.5, ..SOUND }, 600),
+        (&["score"], Fault { shift: 3.5, ..SOUND }, 600),
         (&["negative", "calibration"], Fault { hides: 3.0, ..SOUND }, 2_000),
         (&["positive", "calibration"], Fault { clicks: 0.2, ..SOUND }, 600),
     ];

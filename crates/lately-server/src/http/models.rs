@@ -68,6 +68,8 @@ pub(crate) struct GuardrailReply {
     bound: f64,
     /// How sure a breach is; it is one from 1 on.
     evidence: f64,
+    /// Whether the value lies within the bound, surely or not.
+    within: bool,
 }
 
 /// A loaded model.
@@ -157,8 +159,8 @@ impl From<Watched> for WatchedReply {
 
 impl From<Reading> for GuardrailReply {
     fn from(r: Reading) -> Self {
-        let Reading { guardrail, head, value, reference, bound, evidence } = r;
-        Self { guardrail, head, value, reference, bound, evidence }
+        let Reading { guardrail, head, value, reference, bound, evidence, within } = r;
+        Self { guardrail, head, value, reference, bound, evidence, within }
     }
 }
 

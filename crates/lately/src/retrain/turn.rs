@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::Result;
 use lately_features::ItemVectors;
 use lately_model::{Manifest, Model, checkpoint};
+use lately_store::registry::gc;
 use lately_store::{Registry, Store, Version};
 use lately_train::chunks::Chunks;
 use lately_train::gate::{Contest, Verdict, judge, judge_rows, judged_metrics, latency};
@@ -182,6 +183,7 @@ impl Learner {
         let (log, now) = (&self.log, now_ms());
         let mut read = |from| log.read(from, PAGE).map_err(ReadError);
         self.lake.advance(&mut read, now)?;
+        self.lake.maintain(now)?;
         let range = DateRange { start_ms: now - i64::from(config.window_days) * DAY_MS, end_ms: i64::MAX };
         Ok(self.lake.read(range, self.vectors.clone())?)
     }
@@ -267,10 +269,20 @@ impl Learner {
         let name = if config.canary && former.is_some() { CHALLENGER } else { CHAMPION };
         let alias = verdict.passed().then_some(name);
         let version = trained.publish(&self.registry.because("passed the gate"), alias, None)?.to_string();
+        self.collect()?;
         turn.outcome = match alias {
             Some(alias) => Outcome::Promoted { version, alias, verdict },
             None => Outcome::Refused { version, verdict },
         };
+        Ok(())
+    }
+
+    /// Removes old versions, so that many turns a day do not fill the disk; what may still be needed stays.
+    fn collect(&self) -> Result<()> {
+        let removed = gc(&self.registry.because("newer versions"), self.dir.config.registry.keep)?;
+        if !removed.versions.is_empty() {
+            tracing::info!(versions = removed.versions.len(), "removed old versions");
+        }
         Ok(())
     }
 

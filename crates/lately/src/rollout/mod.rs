@@ -155,12 +155,16 @@ impl Rollout {
     }
 
     fn has_stood(&self, watched: &Watched, now_ms: i64) -> bool {
-        let length_ms = i64::try_from(self.config.minutes).unwrap_or(i64::MAX).saturating_mul(60_000);
+        let guardrails = self.guardrails().config();
+        // Not before anything is known of what people do with what it ranks.
+        let seconds = self.config.minutes.saturating_mul(60).max(2 * guardrails.maturity_seconds);
+        let length_ms = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000);
         let Comparison { rankings, reference_rankings, .. } = watched.comparison;
         self.config.promote
             && now_ms - watched.since_ms >= length_ms
-            && rankings >= self.config.rankings.max(self.guardrails().config().min_rankings)
-            && reference_rankings >= self.guardrails().config().min_rankings
+            && rankings >= self.config.rankings.max(guardrails.min_rankings)
+            && reference_rankings >= guardrails.min_rankings
+            && watched.comparison.is_within()
     }
 
     fn promote(&self, watched: &Watched) -> Result<()> {
