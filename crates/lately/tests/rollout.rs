@@ -88,7 +88,7 @@ impl House {
         let (dir, server) = (&self.demo.dir, &self.demo.server);
         let dataset = join_store(&server.store, &dir.schema, JoinOptions::default())?;
         let train = TrainConfig { seed: 2, ..dir.config.train.clone() };
-        let plan = Plan { model: dir.config.model.clone(), train, parent: None, state: None };
+        let plan = Plan { model: dir.config.model.clone(), train, start: None, parent: None, state: None };
         learn(&dataset.all(), &plan, false)?.publish(&server.registry, None, None)
     }
 
