@@ -18,4 +18,4 @@ pub use lab::{Arm, DecayError, DecayOptions, run};
 pub use plot::curves;
 pub use report::{AgeLine, Cell, DayLine, DecayReport, HeadReport, Training};
 pub use schedule::Schedule;
-pub use table::{ages, cost, days};
+pub use table::{ages, cost, days, gap};

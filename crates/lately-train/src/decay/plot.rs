@@ -11,6 +11,9 @@ use crate::plot::{Area, COLOURS, DrawError, PlotError, panels};
 const HEIGHT: u32 = 300;
 const WIDTH: u32 = 1_000;
 
+/// Room above the curves for each line of the legend, as a share of what they take.
+const LEGEND: f64 = 0.14;
+
 /// A curve with its band.
 struct Curve {
     name: String,
@@ -73,7 +76,12 @@ fn panel<'a>(area: &Area<'a>, title: &str, x: &str, curves: &[Curve]) -> Result<
         .x_label_area_size(34)
         .y_label_area_size(52)
         .build_cartesian_2d(left..right, low..high)?;
-    chart.configure_mesh().x_desc(x).x_label_formatter(&|x| format!("{x:.0}")).draw()?;
+    chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .x_desc(x)
+        .x_label_formatter(&|x| format!("{x:.0}"))
+        .draw()?;
     chart.draw_series([PathElement::new([(left, 0.0), (right, 0.0)], BLACK.stroke_width(1))])?;
     for (at, curve) in curves.iter().enumerate() {
         let colour = COLOURS[at % COLOURS.len()];
@@ -107,5 +115,5 @@ fn limits(curves: &[Curve]) -> ((f64, f64), (f64, f64)) {
     let (left, right) = span(&mut points().map(|(x, _)| *x), (1.0, 2.0));
     let numbers = points().flat_map(|(_, e)| [e.value, e.low, e.high]).flatten();
     let (low, high) = span(&mut numbers.into_iter(), (-0.001, 0.001));
-    ((left, right), (low - 0.05 * (high - low), high + 0.4 * (high - low)))
+    ((left, right), (low - 0.05 * (high - low), high + LEGEND * curves.len() as f64 * (high - low)))
 }

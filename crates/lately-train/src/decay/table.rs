@@ -70,6 +70,26 @@ pub fn cost(report: &DecayReport) -> String {
     out
 }
 
+/// What the first arm has over the others under the same schedule, mean over days.
+pub fn gap(report: &DecayReport) -> String {
+    let first = arms(report).into_iter().next().unwrap_or_default();
+    let mut table = table(&["head", "without", "retrained", "AUC", "HIT@3"], 3);
+    for head in &report.heads {
+        for cell in head.days.last().into_iter().flat_map(|line| &line.cells) {
+            let Some(lift) = &cell.lift_of_first else { continue };
+            let words = cell.schedule.words().to_owned();
+            table.add_row([
+                head.head.clone(),
+                cell.arm.clone(),
+                words,
+                range(&lift.auc),
+                range(&lift.hit_at_3),
+            ]);
+        }
+    }
+    format!("what {first} has over a model without it, same days and impressions\n{}", table.trim_fmt())
+}
+
 fn arms(report: &DecayReport) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for name in report.trainings.iter().map(|t| &t.arm) {

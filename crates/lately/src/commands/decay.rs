@@ -61,7 +61,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         train,
     };
     let report = decay::run(&dataset, &options, &mut |line| eprintln!("{line}"))?;
-    println!("{}\n{}\n\n{}", decay::days(&report), decay::ages(&report), decay::cost(&report));
+    println!("{}\n{}\n", decay::days(&report), decay::ages(&report));
+    if report.heads.iter().flat_map(|h| &h.days).any(|d| d.cells.iter().any(|c| c.lift_of_first.is_some())) {
+        println!("{}\n", decay::gap(&report));
+    }
+    println!("{}", decay::cost(&report));
     if let Some(path) = &args.json {
         write_json(path, &serde_json::to_value(&report)?)?;
     }
