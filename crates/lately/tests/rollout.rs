@@ -88,7 +88,7 @@ impl House {
         let (dir, server) = (&self.demo.dir, &self.demo.server);
         let dataset = join_store(&server.store, &dir.schema, JoinOptions::default())?;
         let train = TrainConfig { seed: 2, ..dir.config.train.clone() };
-        let plan = Plan { model: dir.config.model.clone(), train, parent: None, state: None };
+        let plan = Plan { model: dir.config.model.clone(), train, start: None, parent: None, state: None };
         learn(&dataset.all(), &plan, false)?.publish(&server.registry, None, None)
     }
 
@@ -140,10 +140,10 @@ impl House {
 
     fn a_broken_challenger_is_taken_away(&self, champion: &Version) -> Result<()> {
         let (server, begin) = (&self.demo.server, Instant::now());
-        // What is liked least comes first.
+        // What is liked least comes first, and is all but certain to be liked.
         let bad = self.broken(champion, CHALLENGER, |name, data| {
             if name == "heads.weight" {
-                data.iter_mut().for_each(|x| *x = -*x);
+                data.iter_mut().for_each(|x| *x *= -4.0);
             }
         })?;
         self.until("a canary runs", || Ok(self.models()?["canary"]["share"] == 0.5))?;
