@@ -107,10 +107,11 @@ fn served(dir: &DataDir) -> Result<Option<Vec<Check>>> {
     let slot = ModelSlot::new(Arc::clone(&dir.schema))
         .with_embedding_version(manifest.embedding_version.clone())
         .with_precision(dir.config.rank.precision);
-    slot.swap_bytes(&version.to_string(), &bytes)?;
+    let name = version.to_string();
+    slot.swap_bytes(&name, &bytes)?;
     let rows = golden.as_ref().map_or(0, |g| g.batch().rows());
     let precision = slot.current().map_or("", |m| m.summary().precision);
-    let found = format!("champion {version:.12}, {precision}, loads and scores; {rows} golden rows hold");
+    let found = format!("champion {name:.12}, {precision}, loads and scores; {rows} golden rows hold");
     let todo = "it was published without: train one with this program, so that damage is noticed";
     let mut checks = vec![Check::ok_if(rows > 0, "model", found, todo)];
     let vectors = match vectors {

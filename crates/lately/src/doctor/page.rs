@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use comfy_table::Table;
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::presets::NOTHING;
 use indicatif::HumanDuration;
 
 use super::{Diagnosis, Status};
@@ -28,7 +28,7 @@ fn hour(ms: i64) -> String {
 
 fn table(header: Vec<String>) -> Table {
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY);
+    table.load_style(NOTHING); // no lines between rows: 24 hours are to fit on the page
     table.set_header(header);
     table
 }
