@@ -99,6 +99,7 @@ fn small(dir: &Path) -> Result<DemoOptions> {
     rank.as_table_mut().context("no [rank]")?.insert("exercise_share".to_owned(), 0.0.into());
     // People act for seconds here: rows must not wait for a minute.
     config.insert("lake".to_owned(), toml::toml! { max_wait_seconds = 0 min_wait_seconds = 0 }.into());
+    config.insert("retrain".to_owned(), toml::toml! { nice = 0 }.into());
     DataDir::create(dir, &toml::to_string(&config)?)?;
     Ok(DemoOptions {
         dir: Some(dir.to_owned()),

@@ -69,7 +69,7 @@ fn small(path: &Path) -> Result<DataDir> {
     train.insert("batch_rows".to_owned(), 64.into());
     train.insert("epochs".to_owned(), 2.into());
     // The world's days are past ones: by the clock its model is old.
-    config.insert("retrain".to_owned(), toml::toml! { full_every_hours = 1000.0 }.into());
+    config.insert("retrain".to_owned(), toml::toml! { full_every_hours = 1000.0 nice = 0 }.into());
     DataDir::create(path, &toml::to_string(&config)?)
 }
 

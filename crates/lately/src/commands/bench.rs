@@ -44,6 +44,9 @@ pub(crate) struct LoopArgs {
     /// From the start of a turn of learning to that of the next.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
     every: Duration,
+    /// Niceness of training, 0 to 19; 19: it takes only what nobody else wants.
+    #[arg(long, default_value_t = 19, value_parser = clap::value_parser!(u8).range(0..=19))]
+    nice: u8,
     /// People of the world.
     #[arg(long, default_value_t = 400)]
     users: usize,
@@ -236,6 +239,7 @@ fn run_loop(args: &LoopArgs) -> Result<()> {
         quiet: args.quiet,
         learning: args.learning,
         every: args.every,
+        nice: args.nice,
     };
     let learning = learning::run(&options, &interrupt, &mut |line| println!("{line}"))?;
     println!("\n{learning}");

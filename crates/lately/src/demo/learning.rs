@@ -36,6 +36,8 @@ pub struct LearningOptions {
     pub learning: Duration,
     /// From the start of a turn to that of the next.
     pub every: Duration,
+    /// Niceness of training.
+    pub nice: u8,
 }
 
 /// What was seen in one phase.
@@ -90,7 +92,8 @@ pub struct Learning {
 /// # Errors
 /// Where the server cannot be started, a turn fails, or the process is asked to end.
 pub fn run(options: &LearningOptions, interrupt: &Interrupt, say: &mut dyn FnMut(&str)) -> Result<Learning> {
-    let demo = Demo::start(&options.demo, say)?;
+    let mut demo = Demo::start(&options.demo, say)?;
+    demo.dir.config.retrain.nice = options.nice;
     let base = format!("http://{}", demo.server.address);
     let seed = options.demo.world.seed;
     let crowd = Crowd::start(&demo.world, &base, options.people, options.pause, seed)?;

@@ -14,7 +14,8 @@ pub struct RetrainConfig {
     pub full_every_hours: f64,
     /// Threads of training.
     pub threads: usize,
-    /// Niceness of those threads, 0 to 19: by how much they give way to those who serve.
+    /// Niceness of those threads, 0 to 19: by how much they give way to those who serve; 19: they take only what nobody
+    /// else wants (SCHED_IDLE). Linux alone.
     pub nice: u8,
     /// Largest share of the rows that a challenger is judged on and not trained on: the newest.
     pub held_out: f64,

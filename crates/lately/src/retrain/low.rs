@@ -2,8 +2,11 @@
 
 use std::io::Result;
 
-/// Runs `work` on a thread of its own whose niceness, and that of the threads it starts, is `nice`. With 19 against 0
-/// the kernel gives it 1.5 % of a core that both want.
+/// Niceness from which a thread takes only what nobody else wants.
+const IDLE: u8 = 19;
+
+/// Runs `work` on a thread of its own whose niceness, and that of the threads it starts, is `nice`. With 10 against 0 the
+/// kernel gives it a tenth of a core that both want.
 pub(super) fn with_nice<T: Send>(nice: u8, work: impl FnOnce() -> T + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("retrain".to_owned()).spawn_scoped(scope, || {
@@ -17,12 +20,25 @@ pub(super) fn with_nice<T: Send>(nice: u8, work: impl FnOnce() -> T + Send) -> R
 }
 
 /// Of the calling thread alone: on Linux a thread has a niceness of its own.
+///
+/// With 19 its policy is SCHED_IDLE too, not for its share but because it is then preempted at once: a thread of the usual
+/// policy, however nice, may use up its slice of some ms before one that was woken to score gets the core.
 #[cfg(target_os = "linux")]
 pub(crate) fn give_way(nice: u8) -> Result<()> {
+    use thread_priority::{
+        NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
+        thread_native_id,
+    };
     if nice == 0 {
         return Ok(());
     }
-    Ok(rustix::process::setpriority_process(None, i32::from(nice))?)
+    rustix::process::setpriority_process(None, i32::from(nice))?;
+    if nice < IDLE {
+        return Ok(());
+    }
+    let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+    set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle)
+        .map_err(|e| std::io::Error::other(e.to_string()))
 }
 
 /// Elsewhere the call would hold for the whole process.
@@ -37,6 +53,8 @@ pub(crate) fn give_way(nice: u8) -> Result<()> {
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod tests {
+    use thread_priority::{NormalThreadSchedulePolicy, ThreadSchedulePolicy};
+
     use super::*;
 
     fn niceness() -> i32 {
@@ -49,6 +67,12 @@ mod tests {
         let child = || std::thread::spawn(niceness).join().unwrap();
         let (own, child) = with_nice(19, || (niceness(), child())).unwrap();
         assert_eq!((own, child, niceness()), (19, 19, before));
+        let policy = || thread_priority::thread_schedule_policy().unwrap();
+        let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+        let child = || std::thread::spawn(policy).join().unwrap();
+        assert_eq!(with_nice(19, || (policy(), child())).unwrap(), (idle, idle));
+        assert_ne!(with_nice(18, policy).unwrap(), idle);
+        assert_ne!(policy(), idle);
         assert_eq!(with_nice(0, niceness).unwrap(), before);
     }
 }
