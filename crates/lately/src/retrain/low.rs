@@ -32,13 +32,13 @@ pub(crate) fn give_way(nice: u8) -> Result<()> {
     if nice == 0 {
         return Ok(());
     }
-    rustix::process::setpriority_process(None, i32::from(nice))?;
-    if nice < IDLE {
-        return Ok(());
+    if nice >= IDLE {
+        let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+        set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle)
+            .map_err(|e| std::io::Error::other(e.to_string()))?;
     }
-    let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
-    set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle)
-        .map_err(|e| std::io::Error::other(e.to_string()))
+    // After it: a change of the policy puts the niceness back to 0.
+    Ok(rustix::process::setpriority_process(None, i32::from(nice))?)
 }
 
 /// Elsewhere the call would hold for the whole process.
