@@ -77,7 +77,9 @@ pub(crate) fn make(path: &Path, schema: &Arc<Schema>, args: &Args) -> Result<(),
 /// Everything of the day, by time.
 fn plan(args: &Args, random: &mut ChaCha8Rng) -> BTreeMap<(i64, u32), Plan> {
     let mut plans = BTreeMap::new();
-    let mut add = |ms: f64, plan| drop(plans.insert((ms as i64, plans.len() as u32), plan));
+    let mut add = |ms: f64, plan| {
+        plans.insert((ms as i64, plans.len() as u32), plan);
+    };
     for n in 0..args.requests {
         let ms = DAY_MS * n as f64 / args.requests as f64;
         add(ms, Plan::Request);

@@ -109,10 +109,13 @@ impl LakeReader {
             return Err(LakeError::Schema { there: manifest.schema.clone(), here: self.schema.hash() });
         }
         let mut rows = Rows::new(manifest, &self.schema, range, vectors.clone(), all);
+        let mut corrected = HashMap::new();
         for file in manifest.files.iter().filter(|f| overlaps(f.hour, range)) {
-            let corrected = self.corrected(manifest, file.hour)?;
+            if !corrected.contains_key(&file.hour) {
+                corrected.insert(file.hour, self.corrected(manifest, file.hour)?);
+            }
             if let Some((requests, items)) = self.load(file, for_training)? {
-                let added = rows.add(&requests, &items, &corrected);
+                let added = rows.add(&requests, &items, &corrected[&file.hour]);
                 self.noticed(added, &file.requests.name);
                 check_size(&rows.stats, self.max_rows, self.max_tokens)?;
             }
@@ -146,6 +149,11 @@ impl LakeReader {
             corrected.extend(places.zip(rows.observed.values.iter().copied()));
         }
         Ok(corrected)
+    }
+
+    /// Whether an object was found damaged.
+    pub(super) fn is_damaged(&self, name: &str) -> bool {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
     }
 
     fn bytes(&self, object: &Object) -> Result<Option<Vec<u8>>, LakeError> {

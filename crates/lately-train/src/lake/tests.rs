@@ -219,6 +219,28 @@ fn rows_wait_as_long_as_labels_take_and_what_comes_later_is_a_correction() {
 }
 
 #[test]
+fn requests_that_wait_keep_their_labels_however_far_the_log_goes_on() {
+    let log = steady(200);
+    for commit_candidates in [1, 40, 90, 10_000] {
+        let config = LakeConfig { commit_candidates, late_seconds: 0, ..small() };
+        let (_, lake) = lake_of(&log, &config);
+        assert_eq!(rows(&all(&lake)), rows(&joined(&log, JoinOptions::default())));
+        let kept: usize = lake.stream.labels.pasts.iter().map(|past| past.shown.len()).sum();
+        assert!(kept <= 5, "half an hour holds two requests: {kept}");
+    }
+}
+
+#[test]
+fn a_manifest_of_a_newer_build_is_not_called_damaged() {
+    let (objects, lake) = lake_of(&steady(3), &small());
+    let name = objects.names().into_iter().rfind(|name| name.starts_with("manifests/")).unwrap();
+    drop(lake);
+    let text = String::from_utf8(objects.get(&name).unwrap().unwrap()).unwrap();
+    objects.put(&name, text.replacen("\"format\":1", "\"format\":2", 1).as_bytes()).unwrap();
+    assert!(matches!(open(&objects, &small()), Err(LakeError::Newer { .. })));
+}
+
+#[test]
 fn an_hour_becomes_one_file_with_its_corrections_and_a_second_time_nothing() {
     let log = steady(300);
     let late_seconds = 30 * 86_400;
