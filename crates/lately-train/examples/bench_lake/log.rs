@@ -147,7 +147,10 @@ fn user(n: usize, random: &mut ChaCha8Rng) -> Result<Event, Failure> {
     let topics = (0..4).map(|_| format!("t{}", random.random_range(0..40))).collect();
     let features = FeatureValues::from([
         ("country".to_owned(), FeatureValue::Text(format!("c{}", n % 30))),
-        ("segment".to_owned(), FeatureValue::Text(if n % 3 == 0 { "core" } else { "casual" }.to_owned())),
+        (
+            "segment".to_owned(),
+            FeatureValue::Text(if n.is_multiple_of(3) { "core" } else { "casual" }.to_owned()),
+        ),
         ("followed_topics".to_owned(), FeatureValue::Texts(topics)),
     ]);
     Ok(Event::User(User { user: user_id(n)?, time_ms: START_MS - 1, features }))
