@@ -163,7 +163,7 @@ fn other_tools_read_what_the_documentation_says() -> Result<()> {
 import pyarrow.parquet
 polars_rows = shown.collect().height
 arrow_rows = sum(pyarrow.parquet.ParquetFile(name).metadata.num_rows for name in requests)
-duckdb_requests = duckdb.sql('select count(*) from read_parquet($requests)', params={'requests': requests}).fetchone()[0]
+duckdb_requests = duckdb.sql('select count(*) from read_parquet($requests)', params={'requests': requests}).fetchall()[0][0]
 print('REQUESTS', len(frame), arrow_rows, duckdb_requests)
 print('CANDIDATES', len(candidates), len(rows), polars_rows)
 ";

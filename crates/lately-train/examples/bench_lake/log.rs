@@ -77,7 +77,9 @@ pub(crate) fn make(path: &Path, schema: &Arc<Schema>, args: &Args) -> Result<(),
 /// Everything of the day, by time.
 fn plan(args: &Args, random: &mut ChaCha8Rng) -> BTreeMap<(i64, u32), Plan> {
     let mut plans = BTreeMap::new();
-    let mut add = |ms: f64, plan| drop(plans.insert((ms as i64, plans.len() as u32), plan));
+    let mut add = |ms: f64, plan| {
+        plans.insert((ms as i64, plans.len() as u32), plan);
+    };
     for n in 0..args.requests {
         let ms = DAY_MS * n as f64 / args.requests as f64;
         add(ms, Plan::Request);
@@ -145,7 +147,10 @@ fn user(n: usize, random: &mut ChaCha8Rng) -> Result<Event, Failure> {
     let topics = (0..4).map(|_| format!("t{}", random.random_range(0..40))).collect();
     let features = FeatureValues::from([
         ("country".to_owned(), FeatureValue::Text(format!("c{}", n % 30))),
-        ("segment".to_owned(), FeatureValue::Text(if n % 3 == 0 { "core" } else { "casual" }.to_owned())),
+        (
+            "segment".to_owned(),
+            FeatureValue::Text(if n.is_multiple_of(3) { "core" } else { "casual" }.to_owned()),
+        ),
         ("followed_topics".to_owned(), FeatureValue::Texts(topics)),
     ]);
     Ok(Event::User(User { user: user_id(n)?, time_ms: START_MS - 1, features }))

@@ -29,6 +29,12 @@ pub enum LakeError {
         /// Hash of the current one.
         here: String,
     },
+    /// A newer build wrote it.
+    #[error("{name} was written by a newer build: use that one")]
+    Newer {
+        /// The manifest.
+        name: String,
+    },
     /// No manifest can be read.
     #[error(
         "{name} is damaged and so is the one before it: `lately join --rebuild` makes the lake again from the log"

@@ -162,6 +162,10 @@ impl Lake {
             forgotten: &self.manifest.forgotten,
             rate: matches!(task, Task::Whole { thin: true }).then_some(self.config.negative_rate as f32),
         };
+        let mut corrections = next.corrections.iter().filter(|c| c.hour == hour);
+        if corrections.any(|c| self.reader.is_damaged(&c.object.name)) {
+            return Ok(()); // it must go to quarantine, not be folded in
+        }
         for group in groups(&files, if task == Task::Forget { 0 } else { self.config.file_candidates }) {
             let Some((page, rate)) = rewrite.page(&group)? else {
                 return Ok(()); // one is damaged: the hour is left as it is until that one is in quarantine

@@ -141,6 +141,7 @@ impl Manifest {
         self.to_bytes()
     }
 
+    /// `None`: it is damaged.
     fn parse(bytes: &[u8]) -> Option<Self> {
         let mut manifest: Self = serde_json::from_slice(bytes).ok()?;
         let said = std::mem::take(&mut manifest.check);
@@ -171,6 +172,7 @@ impl Manifest {
             let Some(bytes) = objects.get(&info.name)? else { continue };
             match Self::parse(&bytes) {
                 Some(manifest) => return Ok((Some(manifest), damaged)),
+                None if is_newer(&bytes) => return Err(LakeError::Newer { name: info.name }),
                 None => damaged.push(info.name),
             }
         }
@@ -208,6 +210,12 @@ impl Manifest {
         }
         Ok(())
     }
+}
+
+/// Whether a newer build wrote a manifest: it is not for this one to call it damaged.
+fn is_newer(bytes: &[u8]) -> bool {
+    let value: Option<serde_json::Value> = serde_json::from_slice(bytes).ok();
+    value.and_then(|v| v.get("format")?.as_u64()).is_some_and(|format| format > u64::from(FORMAT))
 }
 
 /// XXH3-128 as 32 hex digits.

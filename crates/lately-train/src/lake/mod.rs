@@ -18,8 +18,6 @@ mod error;
 mod files;
 mod maintain;
 mod manifest;
-#[cfg(test)]
-mod memory;
 mod page;
 mod reader;
 mod rewrite;
@@ -271,5 +269,4 @@ fn restore(
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;

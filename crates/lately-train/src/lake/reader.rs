@@ -1,5 +1,6 @@
 //! Rows of a lake as a dataset: what is written, as it was corrected, under the item vectors that a model is to see.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -64,8 +65,8 @@ impl LakeReader {
     ///
     /// # Errors
     /// Where the lake cannot be read, is of another schema, or holds more than the limits.
-    pub fn read(&self, range: DateRange, vectors: Option<Arc<ItemVectors>>) -> Result<Dataset, LakeError> {
-        self.read_newest(range, &vectors, false)
+    pub fn read(&self, range: DateRange, vectors: Option<&Arc<ItemVectors>>) -> Result<Dataset, LakeError> {
+        self.read_newest(range, vectors, false)
     }
 
     /// As [`LakeReader::read`], with the rows that are no examples.
@@ -75,22 +76,22 @@ impl LakeReader {
     pub fn read_all(
         &self,
         range: DateRange,
-        vectors: Option<Arc<ItemVectors>>,
+        vectors: Option<&Arc<ItemVectors>>,
     ) -> Result<Dataset, LakeError> {
-        self.read_newest(range, &vectors, true)
+        self.read_newest(range, vectors, true)
     }
 
     fn read_newest(
         &self,
         range: DateRange,
-        vectors: &Option<Arc<ItemVectors>>,
+        vectors: Option<&Arc<ItemVectors>>,
         all: bool,
     ) -> Result<Dataset, LakeError> {
         let mut tries = 1;
         loop {
             let (manifest, _) = Manifest::newest(&*self.objects, self.partition)?;
             let manifest = manifest.unwrap_or_else(|| Manifest::new(self.partition, self.schema.hash()));
-            match self.read_of(&manifest, range, vectors.clone(), all) {
+            match self.read_of(&manifest, range, vectors.cloned(), all) {
                 Err(LakeError::Gone(_)) if tries < TRIES => tries += 1,
                 other => return other,
             }
@@ -109,10 +110,14 @@ impl LakeReader {
             return Err(LakeError::Schema { there: manifest.schema.clone(), here: self.schema.hash() });
         }
         let mut rows = Rows::new(manifest, &self.schema, range, vectors.clone(), all);
+        let mut corrected = HashMap::new();
         for file in manifest.files.iter().filter(|f| overlaps(f.hour, range)) {
-            let corrected = self.corrected(manifest, file.hour)?;
+            let corrected = match corrected.entry(file.hour) {
+                Entry::Occupied(there) => there.into_mut(),
+                Entry::Vacant(place) => place.insert(self.corrected(manifest, file.hour)?),
+            };
             if let Some((requests, items)) = self.load(file, for_training)? {
-                let added = rows.add(&requests, &items, &corrected);
+                let added = rows.add(&requests, &items, corrected);
                 self.noticed(added, &file.requests.name);
                 check_size(&rows.stats, self.max_rows, self.max_tokens)?;
             }
@@ -146,6 +151,11 @@ impl LakeReader {
             corrected.extend(places.zip(rows.observed.values.iter().copied()));
         }
         Ok(corrected)
+    }
+
+    /// Whether an object was found damaged.
+    pub(super) fn is_damaged(&self, name: &str) -> bool {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
     }
 
     fn bytes(&self, object: &Object) -> Result<Option<Vec<u8>>, LakeError> {

@@ -247,9 +247,10 @@ impl Stream {
         closed
     }
 
-    /// Drops what no action can belong to any more.
+    /// Drops what no action can belong to any more; not the labels of requests that are still to be written.
     pub(crate) fn evict(&mut self) {
-        self.labels.evict(self.log_time_ms.saturating_sub(self.horizon_ms()));
+        let oldest = self.open.keys().next().map_or(i64::MAX, |(ms, _)| *ms);
+        self.labels.evict(oldest.min(self.log_time_ms.saturating_sub(self.horizon_ms())));
     }
 
     /// Age, ms, from which a request is forgotten by the stream: no action is joined to it any more.

@@ -1,10 +1,12 @@
+mod damage;
+mod equivalence;
+mod memory;
+
 use std::convert::Infallible;
-use std::sync::atomic::Ordering;
 
 use lately_features::Impression;
-use proptest::prelude::*;
 
-use super::memory::Memory;
+use self::memory::Memory;
 use super::*;
 use crate::fixtures::*;
 use crate::join::{JoinOptions, join};
@@ -51,109 +53,9 @@ fn rows(d: &Dataset) -> Vec<String> {
     d.requests.iter().map(row).collect()
 }
 
-/// One draw of a log: what, who, on what, when (s), and two choices.
-type Draw = (u8, u8, u8, i64, u8, u8);
-
-fn event(at: usize, draw: &Draw, shown: &mut Vec<(String, u8)>) -> Event {
-    let (kind, who, what, seconds, a, b) = *draw;
-    let (user_id, item_id) = (format!("u{}", who % 3), format!("i{}", what % 5));
-    match kind % 16 {
-        0..6 => {
-            let name = ["seen", "click", "save", "hide", "share", "no_such"][usize::from(a) % 6];
-            let mine: Vec<_> = shown.iter().filter(|(_, u)| *u == who % 3).collect();
-            let request = match (b % 3, mine.is_empty()) {
-                (0, _) | (_, true) => String::new(),
-                (n, _) => mine[usize::from(n) * usize::from(a) % mine.len()].0.clone(),
-            };
-            action(&user_id, &item_id, name, seconds, &request)
-        }
-        6..13 => {
-            let request = format!("r{}", if b % 11 == 0 { at / 2 } else { at });
-            shown.push((request.clone(), who % 3));
-            let items: Vec<String> = (0..1 + a % 4).map(|n| format!("i{}", (what % 5 + n) % 5)).collect();
-            let items: Vec<&str> = items.iter().map(String::as_str).collect();
-            let watermark = Some((at as u64).saturating_sub(u64::from(b % 4)));
-            let degraded = if b % 7 == 1 { vec!["no_sequence".to_owned()] } else { Vec::new() };
-            Event::Impression(Impression {
-                watermark,
-                degraded,
-                ..impression(&request, &user_id, &items, seconds)
-            })
-        }
-        13 => item(&item_id, [f32::from(a); 4], f64::from(b)),
-        14 => user(&user_id, if a % 2 == 0 { "high" } else { "low" }),
-        _ if a % 4 == 0 => forget(&user_id),
-        _ => action(&user_id, &item_id, "seen", seconds, ""),
-    }
-}
-
-fn events(draws: &[Draw]) -> Vec<Event> {
-    let mut shown = Vec::new();
-    // Time goes on by half a minute a record; each may be late or early by ten.
-    let event = |(at, draw): (usize, &Draw)| {
-        event(at, &(draw.0, draw.1, draw.2, 30 * at as i64 + draw.3, draw.4, draw.5), &mut shown)
-    };
-    draws.iter().enumerate().map(event).collect()
-}
-
-fn logs() -> impl Strategy<Value = Vec<Event>> {
-    let draw = (any::<u8>(), any::<u8>(), any::<u8>(), -600..600i64, any::<u8>(), any::<u8>());
-    prop::collection::vec(draw, 1..80).prop_map(|draws| events(&draws))
-}
-
-/// How far the log is read, by which clock (s), how many changes of objects there are before the process dies, and
-/// whether there is maintenance.
-fn cuts() -> impl Strategy<Value = Vec<(usize, i64, Option<u8>, bool)>> {
-    prop::collection::vec((0..80usize, -2_000..6_000i64, prop::option::of(0..16u8), any::<bool>()), 0..12)
-}
-
 fn joined(log: &[Event], options: JoinOptions) -> Dataset {
     let events = log.iter().cloned().enumerate().map(|(at, e)| Ok::<_, Infallible>((at as u64, e)));
     join(&schema(), events, options).unwrap()
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn a_lake_holds_what_the_join_gives_whatever_the_cuts_the_clocks_and_the_crashes(
-        log in logs(),
-        cuts in cuts(),
-        slack in 0..3usize,
-    ) {
-        let config = LakeConfig { slack, ..small() };
-        let objects = Arc::new(Memory::default());
-        let mut lake = open(&objects, &config).unwrap();
-        let (mut end, mut clock) = (0, T0);
-        for (to, seconds, dies, maintain) in cuts {
-            end = end.max(to.min(log.len()));
-            clock = clock.max(T0 + seconds * 1000);
-            objects.left.store(dies.map_or(i64::MAX, i64::from), Ordering::Relaxed);
-            let mut failed = lake.advance(&mut pages(&log, end), clock).is_err();
-            if !failed && maintain {
-                failed = lake.maintain(clock).is_err();
-            }
-            objects.left.store(i64::MAX, Ordering::Relaxed);
-            if failed || dies.is_some() {
-                lake = open(&objects, &config).unwrap();
-            }
-        }
-        lake.advance(&mut pages(&log, log.len()), T0 + 1_000_000_000).unwrap();
-        prop_assert_eq!(lake.summary().open_requests, 0);
-        let want = joined(&log, JoinOptions { slack, ..JoinOptions::default() });
-        let got = lake.read(DateRange::ALL, None).unwrap();
-        prop_assert_eq!(rows(&got), rows(&want));
-        prop_assert_eq!(got.all().fingerprint(), want.all().fingerprint());
-        lake.maintain(T0 + 1_000_000_000).unwrap();
-        prop_assert_eq!(rows(&lake.read(DateRange::ALL, None).unwrap()), rows(&want));
-        prop_assert_eq!(lake.summary().forgotten, 0);
-        // No object is left that no manifest names.
-        let lake = open(&objects, &config).unwrap();
-        let former = Manifest::numbered(&*objects, 0, lake.manifest.number.saturating_sub(1)).unwrap();
-        let named: HashSet<&str> = lake.manifest.names().chain(former.iter().flat_map(|m| m.names())).collect();
-        let orphan = |name: &String| !name.starts_with("manifests/") && !named.contains(name.as_str());
-        prop_assert_eq!(objects.names().into_iter().filter(orphan).collect::<Vec<_>>(), Vec::<String>::new());
-    }
 }
 
 /// Requests `r0`, `r1`, ... of users in turn, each of four items, an hour's third apart; the second item is clicked
@@ -216,6 +118,18 @@ fn rows_wait_as_long_as_labels_take_and_what_comes_later_is_a_correction() {
     let summary = lake.summary();
     assert_eq!(summary.late_positives[3..], [200, 200]);
     assert_eq!(rows(&all(&lake)), rows(&joined(&log[..], JoinOptions::default()))[..summary.rows as usize]);
+}
+
+#[test]
+fn requests_that_wait_keep_their_labels_however_far_the_log_goes_on() {
+    let log = steady(200);
+    for commit_candidates in [1, 40, 90, 10_000] {
+        let config = LakeConfig { commit_candidates, late_seconds: 0, ..small() };
+        let (_, lake) = lake_of(&log, &config);
+        assert_eq!(rows(&all(&lake)), rows(&joined(&log, JoinOptions::default())));
+        let kept: usize = lake.stream.labels.pasts.iter().map(|past| past.shown.len()).sum();
+        assert!(kept <= 5, "half an hour holds two requests: {kept}");
+    }
 }
 
 #[test]
@@ -360,91 +274,6 @@ fn a_table_of_vectors_is_laid_over_at_read_as_the_join_lays_it_over() {
 }
 
 #[test]
-fn a_damaged_file_is_moved_aside_and_the_rest_stays_readable() {
-    let log = steady(24);
-    for kind in ["requests/", "items/", "corrections/"] {
-        for damage in 0..4 {
-            let (objects, mut lake) = lake_of(&log, &LakeConfig { commit_candidates: 4, ..small() });
-            let late = (0..24).map(|n| {
-                action(&format!("u{}", n % 5), &format!("i{}", n % 9), "hide", 1_200 * n as i64 + 9, "")
-            });
-            let log: Vec<Event> = log.iter().cloned().chain(late).collect();
-            lake.advance(&mut pages(&log, log.len()), LATER).unwrap();
-            let whole = all(&lake).requests.len();
-            let name = objects.names().into_iter().find(|name| name.starts_with(kind)).unwrap();
-            {
-                let mut all = objects.objects.lock().unwrap();
-                let bytes = all.get_mut(&name).unwrap();
-                let at = bytes.len() * damage / 4;
-                if damage % 2 == 0 { bytes[at] ^= 1 << damage } else { bytes.truncate(at) }
-            }
-            let left = all(&lake).requests.len();
-            assert_eq!(left, if kind == "corrections/" { whole } else { whole - 1 }, "{name}");
-            lake.maintain(LATER).unwrap();
-            assert!(lake.summary().quarantined.contains(&name), "{name}: {:?}", lake.summary().quarantined);
-            assert!(objects.names().contains(&format!("quarantine/{name}")));
-            lake.maintain(LATER).unwrap();
-            assert_eq!(all(&lake).requests.len(), left);
-            assert!(!objects.names().contains(&name));
-            drop(lake);
-            let mut lake = Lake::rebuild(objects.clone(), &schema(), &small()).unwrap();
-            lake.advance(&mut pages(&log, log.len()), LATER).unwrap();
-            assert_eq!(rows(&all(&lake)), rows(&joined(&log, JoinOptions::default())));
-        }
-    }
-}
-
-#[test]
-fn of_a_damaged_manifest_the_former_one_is_used_and_without_one_it_is_refused() {
-    let log = steady(60);
-    for damage in 0..8 {
-        let (objects, lake) = lake_of(&log, &LakeConfig { commit_candidates: 40, ..small() });
-        let want = rows(&all(&lake));
-        drop(lake);
-        let manifests: Vec<String> =
-            objects.names().into_iter().filter(|n| n.starts_with("manifests/")).collect();
-        assert_eq!(manifests.len(), 2);
-        let harm = |name: &String| {
-            let mut all = objects.objects.lock().unwrap();
-            let bytes = all.get_mut(name).unwrap();
-            let at = bytes.len() * damage / 8;
-            if damage % 2 == 0 { bytes[at] ^= 1 } else { bytes.truncate(at) }
-        };
-        harm(&manifests[1]);
-        let mut lake = open(&objects, &small()).unwrap();
-        assert!(lake.summary().quarantined.contains(&manifests[1]));
-        lake.advance(&mut pages(&log, log.len()), LATER).unwrap();
-        assert_eq!(rows(&all(&lake)), want, "what the lost one named is joined again, once");
-        drop(lake);
-        objects.names().iter().filter(|n| n.starts_with("manifests/")).for_each(harm);
-        assert!(matches!(open(&objects, &small()), Err(LakeError::Manifest { .. })));
-        let mut lake = Lake::rebuild(objects.clone(), &schema(), &small()).unwrap();
-        lake.advance(&mut pages(&log, log.len()), LATER).unwrap();
-        assert_eq!(rows(&all(&lake)), want);
-    }
-}
-
-#[test]
-fn damaged_state_is_refused_with_what_to_do() {
-    let log = steady(60);
-    let (objects, lake) = lake_of(&log, &LakeConfig { commit_candidates: 40, ..small() });
-    drop(lake);
-    let states: Vec<String> = objects.names().into_iter().filter(|n| n.starts_with("state/")).collect();
-    for name in states {
-        let bytes = objects.objects.lock().unwrap()[&name].clone();
-        objects.objects.lock().unwrap().insert(name.clone(), bytes[..bytes.len() / 2].to_vec());
-        match open(&objects, &small()) {
-            Err(error) => assert!(error.to_string().contains("lately join --rebuild"), "{error}"),
-            Ok(lake) => {
-                let mut needed = lake.manifest.state.iter().chain(&lake.manifest.since);
-                assert!(!needed.any(|object| object.name == name), "{name} is needed");
-            }
-        }
-        objects.objects.lock().unwrap().insert(name, bytes);
-    }
-}
-
-#[test]
 fn of_two_who_advance_one_wins_and_nothing_is_there_twice() {
     let log = steady(60);
     let objects = Arc::new(Memory::default());
@@ -495,7 +324,9 @@ fn who_is_forgotten_is_gone_at_once_and_from_the_files_at_the_next_maintenance()
     };
     assert!(holds(&objects).0);
     // What was replaced stays for as long as somebody may read it, here not at all, and one manifest more.
-    (0..3).for_each(|_| drop(lake.maintain(LATER).unwrap()));
+    for _ in 0..3 {
+        lake.maintain(LATER).unwrap();
+    }
     let more = steady(70).split_off(14 + 3 * 60);
     log.extend(more.into_iter().filter(|e| e.user().is_none_or(|u| u.as_str() != "u3")));
     lake.advance(&mut pages(&log, log.len()), LATER).unwrap();
