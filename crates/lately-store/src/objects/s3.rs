@@ -34,6 +34,9 @@ const CONFLICT_WAIT: Duration = Duration::from_millis(20);
 /// Longest text of an error that is passed on, characters.
 const REASON: usize = 200;
 
+/// The bytes of an object and the tag of this state of it.
+type Tagged = (Vec<u8>, Option<String>);
+
 /// Objects of a bucket whose names begin with a prefix.
 pub struct S3 {
     /// For what may be sent again.
@@ -121,8 +124,8 @@ impl S3 {
         ObjectError::Remote { place: format!("{}/{name}", self.place), reason }
     }
 
-    /// The bytes of an object and the tag of this state of it.
-    fn tagged(&self, name: &str) -> Result<Option<(Vec<u8>, Option<String>)>, ObjectError> {
+    /// `None` where there is no such object.
+    fn tagged(&self, name: &str) -> Result<Option<Tagged>, ObjectError> {
         let path = self.path(name)?;
         self.wait(name, async {
             match self.steady.get(&path).await {

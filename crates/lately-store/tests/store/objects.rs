@@ -39,7 +39,7 @@ fn reads_what_was_written(o: &dyn Objects) {
     }
     assert_eq!(o.get("a/b=1/c.bin").unwrap(), None);
     assert_eq!(o.list("").unwrap(), []);
-    let large: Vec<u8> = (0..LARGE).map(|i| (i * 31 >> 7) as u8).collect();
+    let large: Vec<u8> = (0..LARGE).map(|i| ((i * 31) >> 7) as u8).collect();
     o.put("large", &large).unwrap();
     assert!(o.get("large").unwrap().unwrap() == large);
     o.delete("large").unwrap();

@@ -169,8 +169,8 @@ fn artifacts_of_another_form_are_refused_by_what_is_wrong() {
     assert!(matches!(&shape, CheckpointError::Tensor { name, .. } if name == "item.topic"), "{shape}");
     let renamed = source(refused(&header(&|t| t.replacen("item.topic", "item.tonic", 1))));
     assert!(matches!(renamed, CheckpointError::Tensor { .. }), "{renamed}");
-    let newer = source(refused(&header(&|t| t.replacen("{\\\"format\\\":2", "{\\\"format\\\":3", 1))));
-    assert!(matches!(newer, CheckpointError::Format { got: 3 }), "{newer}");
+    let newer = source(refused(&header(&|t| t.replacen("{\\\"format\\\":3", "{\\\"format\\\":4", 1))));
+    assert!(matches!(newer, CheckpointError::Format { got: 4 }), "{newer}");
     let other = Schema::from_toml(&SCHEMA.replace("length = 8", "length = 9")).unwrap();
     let (model, manifest) = nano(&other, 2);
     let foreign = refused(&checkpoint::to_bytes(&model, &manifest).unwrap());
