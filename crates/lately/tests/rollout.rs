@@ -63,7 +63,8 @@ fn small(dir: &Path) -> Result<DemoOptions> {
     let canary = format!("[canary]\npromote = true\nminutes = 0\nrankings = {RANKINGS}\n");
     // People act at once on what they are shown.
     let guardrails = "[rank.guardrails]\nmaturity_seconds = 5\nmin_events = 20\n";
-    let rank = "[rank]\nexercise_share = 0.0\ncanary_share = 0.5\n";
+    // With the usual 200 ms a machine that is busy with other things would shed some, which no rollout can help.
+    let rank = "[rank]\nexercise_share = 0.0\ncanary_share = 0.5\ndeadline_ms = 2000\n";
     let config = format!("{canary}{rank}{guardrails}{config}");
     DataDir::create(dir, &config)?;
     Ok(DemoOptions {
