@@ -140,7 +140,7 @@ fn models_are_trained_evaluated_listed_and_promoted() -> Result<()> {
     ensure!(line.contains("champion"), "{}", list.out);
     let unknown = "0".repeat(64);
     lately(&format!("model promote {unknown} --data {{}}"), &[data])?.ended(1, &["not in the registry"])?;
-    lately("model promote ../../x --data {}", &[data])?.ended(1, &["is not a version"])
+    lately("model promote ../../x --data {}", &[data])?.ended(1, &["no version that is listed"])
 }
 
 /// Of every head, for both models: the numbers that an evaluation is about.

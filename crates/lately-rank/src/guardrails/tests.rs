@@ -8,9 +8,9 @@ use crate::value_model::ValueModelConfig;
 
 const MATURITY_MS: i64 = 60_000;
 
-fn guardrails(config: GuardrailConfig) -> Guardrails {
+fn guardrails(config: &GuardrailConfig) -> Guardrails {
     let schema = schema();
-    Guardrails::new(&config, &schema, &ValueModel::new(&ValueModelConfig::default(), &schema).unwrap())
+    Guardrails::new(config, &schema, &ValueModel::new(&ValueModelConfig::default(), &schema).unwrap())
 }
 
 fn ranking(n: usize, time_ms: i64, variant: Option<&str>) -> Impression {
@@ -47,7 +47,7 @@ fn reading(comparison: &Comparison, guardrail: &str, head: &str) -> Reading {
 
 #[test]
 fn actions_count_for_the_version_that_ranked_once_they_were_waited_for() {
-    let guardrails = guardrails(GuardrailConfig::default());
+    let guardrails = guardrails(&GuardrailConfig::default());
     for n in 0..100 {
         let arm = Some(if n % 2 == 0 { "champion" } else { "challenger" });
         // One item in twenty that are watched is saved: of the challenger, and the places after the twentieth do not count.
@@ -74,7 +74,7 @@ fn actions_count_for_the_version_that_ranked_once_they_were_waited_for() {
 
 #[test]
 fn what_was_degraded_or_not_ranked_by_a_model_is_not_counted() {
-    let guardrails = guardrails(GuardrailConfig::default());
+    let guardrails = guardrails(&GuardrailConfig::default());
     for n in 0..100 {
         let mut degraded = ranking(n, 1_000, None);
         degraded.degraded = vec!["stale_sequence".into()];
@@ -89,7 +89,7 @@ fn what_was_degraded_or_not_ranked_by_a_model_is_not_counted() {
 
 #[test]
 fn a_watch_begins_with_nothing_and_a_canary_with_its_own() {
-    let guardrails = guardrails(GuardrailConfig::default());
+    let guardrails = guardrails(&GuardrailConfig::default());
     let show = |from: usize, time_ms, arm| {
         (from..from + 10).for_each(|n| guardrails.observe(&Event::Impression(ranking(n, time_ms, arm))));
     };
@@ -112,7 +112,7 @@ fn a_watch_begins_with_nothing_and_a_canary_with_its_own() {
 fn failures_are_counted_and_nothing_is_where_it_is_switched_off() {
     let side = Side { version: "m".into(), variant: None };
     let run = |enabled| {
-        let guardrails = guardrails(GuardrailConfig { enabled, ..GuardrailConfig::default() });
+        let guardrails = guardrails(&GuardrailConfig { enabled, ..GuardrailConfig::default() });
         for n in 0..400 {
             let outcome = if n % 2 == 0 { Outcome::Failed } else { Outcome::Late };
             guardrails.asked(&side, &UserId::new(format!("u{n}")).unwrap(), 1_000, outcome);

@@ -120,7 +120,8 @@ fn champion_auc(
         // Where nothing was recorded, guessing is what it must beat.
         let recorded = manifest.metrics.get(&format!("{JUDGED_AUC}{}", head.head)).copied();
         let (before, fell) = match recorded {
-            Some(before) => (before, now < before - margin && high < before),
+            // Also that the rows can tell: what was recorded is known no better than what is seen now.
+            Some(before) => (before, now < before - margin && high < before - margin / 2.0),
             None => (0.5, high < 0.5),
         };
         let enough = group.positives >= config.min_positives;
