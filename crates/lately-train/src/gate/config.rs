@@ -41,7 +41,8 @@ pub struct GateConfig {
     pub coverage_margin: f64,
     /// Largest share of the new rows that one user may have. Default 0.2.
     pub max_user_share: f64,
-    /// Largest factor between a head's rate in the new rows and before. Default 3.
+    /// Largest factor between a head's rate in the new rows and before. Default 5: a first model may triple the saves of the
+    /// random order that it learned from.
     pub max_rate_factor: f64,
     /// The champion's own AUC on the new rows may be below what it had when it was judged by this much: where it falls
     /// deeper, it is the labels that are wrong. Default 0.1.
@@ -67,7 +68,7 @@ impl Default for GateConfig {
             latency_us: 0.0,
             coverage_margin: 0.2,
             max_user_share: 0.2,
-            max_rate_factor: 3.0,
+            max_rate_factor: 5.0,
             max_auc_fall: 0.1,
             resamples: 200,
         }

@@ -49,8 +49,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// Takes turns of learning as they are due, until the process is asked to end.
 fn learn(dir: &DataDir, server: &Server, interrupt: &Interrupt) -> Result<()> {
     let config = &dir.config.retrain;
-    let idle = config.every_seconds == 0 && config.max_age_hours == 0.0 && !config.on_drift;
-    if idle {
+    if config.every_seconds == 0 {
         interrupt.wait(None);
         return Ok(());
     }

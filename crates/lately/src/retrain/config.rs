@@ -6,7 +6,7 @@ use serde::Deserialize;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetrainConfig {
-    /// Seconds between turns; 0: never by itself.
+    /// Seconds between turns; 0: none is taken, whatever drift and age demand.
     pub every_seconds: u64,
     /// Days of the log that a training from new reads, and from which an incremental one replays.
     pub window_days: u32,

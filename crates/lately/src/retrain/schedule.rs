@@ -65,9 +65,9 @@ impl fmt::Display for Due {
 }
 
 impl RetrainConfig {
-    /// Whether a turn is due, `since` the last one; `drift` says what the watch found. A demand before its time waits for
-    /// a tenth of the interval since the last turn (or ten minutes, where there is no interval): one that a turn could not
-    /// still must not make it run without a pause.
+    /// Whether a turn is due, `since` the last one; `drift` says what the watch found. Without an interval none ever is. A
+    /// demand before its time waits for a tenth of the interval since the last turn: one that a turn could not still must
+    /// not make it run without a pause.
     pub fn due(
         &self,
         since: Duration,
@@ -76,12 +76,11 @@ impl RetrainConfig {
         drift: Option<String>,
     ) -> Option<Due> {
         let interval = Duration::from_secs(self.every_seconds);
-        if self.every_seconds > 0 && since >= interval {
-            return Some(Due::Interval);
-        }
-        let pause = if self.every_seconds > 0 { interval / 10 } else { Duration::from_secs(600) };
-        if since < pause {
+        if interval.is_zero() || since < interval / 10 {
             return None;
+        }
+        if since >= interval {
+            return Some(Due::Interval);
         }
         let hours = newest_row_ms.map(|newest| (now_ms - newest) as f64 / HOUR_MS);
         if let Some(hours) = hours.filter(|hours| self.max_age_hours > 0.0 && *hours > self.max_age_hours) {
@@ -112,9 +111,11 @@ mod tests {
         assert_eq!(due(10, 3 * hour, None), Some(Due::Age { hours: 3.0 }));
         assert_eq!(due(9, 3 * hour, Some("x")), None, "no turn without a pause");
         assert_eq!(due(10, 2 * hour, Some("psi")), Some(Due::Drift("psi".into())));
-        let idle = RetrainConfig { every_seconds: 0, on_drift: false, ..config };
-        let hours = Duration::from_secs(7200);
-        assert_eq!(idle.due(hours, Some(10 * hour), 10 * hour, Some("psi".into())), None);
-        assert_eq!(idle.due(hours, None, 10 * hour, None), None, "without a model there is no age");
+        let half = Duration::from_secs(50);
+        assert_eq!(config.due(half, None, 10 * hour, None), None, "without a model there is no age");
+        let calm = RetrainConfig { on_drift: false, ..config.clone() };
+        assert_eq!(calm.due(half, Some(10 * hour), 10 * hour, Some("psi".into())), None);
+        let idle = RetrainConfig { every_seconds: 0, ..config };
+        assert_eq!(idle.due(100 * half, Some(0), 10 * hour, Some("psi".into())), None, "never by itself");
     }
 }
