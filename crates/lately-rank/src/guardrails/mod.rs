@@ -1,6 +1,6 @@
 //! Guardrails: how a new version does beside the one before it, from what a server knows anyhow.
 //!
-//! Two streams feed it: the ranker tells whether a model scored ([`Guardrails::asked`]), and the thread that follows the
+//! Two streams feed it: the ranker tells whether a model scored (`Guardrails::asked`), and the thread that follows the
 //! log shows it each record: a ranking names its version, its arm and its probabilities, an action names its ranking. An
 //! action counts for the version that ranked. Nothing of it is in the way of a ranking, and of people only a group and
 //! hashes of request ids are kept, the latter for as long as actions are waited for.

@@ -133,7 +133,7 @@ impl Registry {
         Ok(Self::over(Arc::new(Directory::open(dir)?)))
     }
 
-    /// Opens the registry at a URI: a path, `file://PATH` or `s3://BUCKET/PREFIX`; see [`open`](crate::objects::open).
+    /// Opens the registry at a URI: a path, `file://PATH` or `s3://BUCKET/PREFIX`; see [`crate::objects::open`].
     ///
     /// # Errors
     /// [`RegistryError::Objects`].
