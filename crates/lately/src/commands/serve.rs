@@ -8,7 +8,7 @@ use clap::Args as ClapArgs;
 
 use crate::data_dir::DataDir;
 use crate::interrupt::Interrupt;
-use crate::retrain::{Learner, newest_row_ms};
+use crate::retrain::{Due, Learner, RetrainConfig, newest_row_ms};
 use crate::wire_up::{Server, now_ms};
 
 /// Between looks at whether a turn of learning is due.
@@ -56,10 +56,18 @@ fn learn(dir: &DataDir, server: &Server, interrupt: &Interrupt) -> Result<()> {
     let mut learner = None;
     let mut last = Instant::now();
     while !interrupt.wait(Some(LOOK)) {
-        let newest = if config.max_age_hours > 0.0 { newest_row_ms(&server.registry)? } else { None };
-        let drift = server.watch.demands_retrain()?.map(|reason| reason.to_string());
-        let Some(due) = config.due(last.elapsed(), newest, now_ms(), drift) else { continue };
-        tracing::info!(%due, "a turn of learning");
+        match due(config, server, last) {
+            Ok(None) => continue,
+            Ok(Some(due)) => tracing::info!(%due, "a turn of learning"),
+            // A registry that cannot be read for a while must not end the serving; the next look asks again.
+            Err(error) => {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "whether a turn of learning is due is not known"
+                );
+                continue;
+            }
+        }
         // The log may still be too short to learn from; the server serves on.
         if let Err(error) = turn(dir, server, &mut learner) {
             eprintln!("retraining failed: {error:#}");
@@ -68,6 +76,12 @@ fn learn(dir: &DataDir, server: &Server, interrupt: &Interrupt) -> Result<()> {
         last = Instant::now();
     }
     Ok(())
+}
+
+fn due(config: &RetrainConfig, server: &Server, last: Instant) -> Result<Option<Due>> {
+    let newest = if config.max_age_hours > 0.0 { newest_row_ms(&server.registry)? } else { None };
+    let drift = server.watch.demands_retrain()?.map(|reason| reason.to_string());
+    Ok(config.due(last.elapsed(), newest, now_ms(), drift))
 }
 
 fn turn(dir: &DataDir, server: &Server, learner: &mut Option<Learner>) -> Result<()> {

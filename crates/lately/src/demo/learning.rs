@@ -8,7 +8,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
@@ -105,10 +105,9 @@ pub fn run(options: &LearningOptions, interrupt: &Interrupt, say: &mut dyn FnMut
     crowd.tally.take()?;
     let mut run = Run { crowd, phases: Vec::new(), turns: Vec::new(), lags: Vec::new(), say };
     run.phase("before", || wait(options.quiet))?;
-    let turns = run.learn(&demo, options, interrupt)?;
-    (run.turns, run.lags) = turns;
+    (run.turns, run.lags) = run.learn(&demo, options, interrupt)?;
     run.phase("after", || wait(options.quiet))?;
-    let learning = run.finish();
+    let learning = run.finish()?;
     demo.server.stop()?;
     Ok(learning)
 }
@@ -177,32 +176,27 @@ impl Run<'_> {
         Ok((turns, all))
     }
 
-    fn finish(mut self) -> Learning {
+    fn finish(mut self) -> Result<Learning> {
         let tally = self.crowd.stop();
         self.lags.sort_by(f64::total_cmp);
-        let ratio = |q: f64| {
-            let mut quiet = Histogram::<u64>::new(3).ok();
-            let mut learning = f64::NAN;
-            for (phase, histogram) in &self.phases {
-                if phase.name == "learning" {
-                    learning = histogram.value_at_quantile(q) as f64;
-                } else if let Some(all) = &mut quiet {
-                    // Of the same precision, so nothing is lost.
-                    all.add(histogram).ok();
-                }
-            }
-            learning / quiet.map_or(f64::NAN, |all| all.value_at_quantile(q) as f64)
-        };
+        let (mut quiet, mut learning) = (Histogram::<u64>::new(3)?, Histogram::<u64>::new(3)?);
+        for (phase, histogram) in &self.phases {
+            let side = if phase.name == "learning" { &mut learning } else { &mut quiet };
+            side.add(histogram)?;
+        }
+        let ratio = |q: f64| learning.value_at_quantile(q) as f64 / quiet.value_at_quantile(q) as f64;
+        let first_errors =
+            tally.first_errors.lock().map_err(|_| anyhow!("a thread of the crowd panicked"))?;
         let lag_seconds =
             (!self.lags.is_empty()).then(|| [quantile(&self.lags, 0.5), quantile(&self.lags, 0.99)]);
-        Learning {
+        Ok(Learning {
             p99_ratio: ratio(0.99),
             p50_ratio: ratio(0.5),
             lag_seconds,
-            first_errors: tally.first_errors.lock().map(|e| e.clone()).unwrap_or_default(),
+            first_errors: first_errors.clone(),
             phases: self.phases.into_iter().map(|(phase, _)| phase).collect(),
             turns: self.turns,
-        }
+        })
     }
 }
 

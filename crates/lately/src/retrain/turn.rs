@@ -192,7 +192,8 @@ impl Learner {
         let start = Instant::now();
         let dataset = self.rows(config)?;
         let trained_to = self.lake.next_offset();
-        let former = self.champion()?;
+        // One of another schema takes none of these rows, and no server of this directory serves it: as if there were none.
+        let former = self.champion()?.filter(|f| f.manifest.schema_hash == self.dir.schema.hash());
         if let Some(former) = &former {
             former.manifest.check_embeddings(&dataset.embedding_version)?;
         }
@@ -268,7 +269,8 @@ impl Learner {
         }
         let name = if config.canary && former.is_some() { CHALLENGER } else { CHAMPION };
         let alias = verdict.passed().then_some(name);
-        let version = trained.publish(&self.registry.because("passed the gate"), alias, None)?.to_string();
+        let reason = if alias.is_some() { "passed the gate" } else { "refused by the gate" };
+        let version = trained.publish(&self.registry.because(reason), alias, None)?.to_string();
         self.collect()?;
         turn.outcome = match alias {
             Some(alias) => Outcome::Promoted { version, alias, verdict },
