@@ -7,7 +7,7 @@ mod run;
 use std::fs;
 use std::ops::Range;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -30,15 +30,15 @@ fn a_training_killed_at_any_moment_publishes_the_model_that_an_undisturbed_one_d
     let text = fs::read_to_string(&toml)?;
     ensure!(text.contains(SETTINGS[0]), "the world has other settings");
     fs::write(&toml, text.replace(SETTINGS[0], SETTINGS[1]))?;
-    let whole = Instant::now();
+    let begun = Instant::now();
     lately("train --data {}", &[path])?.ended(0, &["published", "as champion"])?;
-    let whole = whole.elapsed();
+    let mut whole = begun.elapsed();
     let expected = only_version(path)?;
     let mut random = ChaCha8Rng::seed_from_u64(11);
     // Anywhere, then around the end, where the model is published and the state removed.
-    let anywhere = killed(path, kills, 0.0..1.0, whole, &mut random)?;
+    let anywhere = killed(path, kills, 0.0..1.0, &mut whole, &mut random)?;
     ensure!(only_version(path)? == expected, "killed anywhere, another model was published");
-    let published = killed(path, kills, 0.8..1.2, whole, &mut random)?;
+    let published = killed(path, kills, 0.8..1.2, &mut whole, &mut random)?;
     ensure!(only_version(path)? == expected, "killed around its end, another model was published");
     println!("{anywhere} and {published} kills: always {expected:.12}, once, and nothing left over");
     Ok(())
@@ -51,12 +51,13 @@ fn train(path: &Path) -> Command {
 }
 
 /// Begins without a model, kills trainings until there were so many kills, and lets the last one end. One that ends before
-/// its kill is begun anew.
+/// its kill is begun anew; `whole`, how long one takes, is then what that one took: a machine that was busy when it was first
+/// measured and is idle now would else let every training end.
 fn killed(
     path: &Path,
     kills: usize,
     moment: Range<f64>,
-    whole: Duration,
+    whole: &mut Duration,
     random: &mut ChaCha8Rng,
 ) -> Result<usize> {
     let anew = || -> Result<()> {
@@ -69,24 +70,42 @@ fn killed(
         Ok(())
     };
     anew()?;
-    let (mut done, mut ended) = (0, 0);
+    let (mut done, mut ended, mut from_the_start) = (0, 0, true);
     while done < kills {
-        let mut child = train(path).spawn()?;
         // A training that goes on is done earlier: its end is found by halving.
         let share = random.random_range(moment.clone()) / f64::from(1 << (done % 3));
-        std::thread::sleep(whole.mul_f64(share));
-        if child.try_wait()?.is_some() {
+        let begun = Instant::now();
+        let mut child = train(path).spawn()?;
+        if let Some(status) = wait(&mut child, begun + whole.mul_f64(share))? {
+            ensure!(status.success(), "a training that was not killed failed");
             ended += 1;
-            ensure!(ended < 50 * kills, "it always ends before it is killed");
+            ensure!(ended < 10 * kills, "it always ends before it is killed");
+            if from_the_start {
+                *whole = begun.elapsed();
+            }
             anew()?;
+            from_the_start = true;
             continue;
         }
         child.kill()?;
         child.wait()?;
         done += 1;
+        from_the_start = false;
     }
     ensure!(train(path).status()?.success(), "the training after the kills failed");
     Ok(done)
+}
+
+/// How it ended, if it did before the deadline.
+fn wait(child: &mut Child, deadline: Instant) -> Result<Option<ExitStatus>> {
+    loop {
+        let status = child.try_wait()?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        if status.is_some() || left.is_zero() {
+            return Ok(status);
+        }
+        std::thread::sleep(left.min(Duration::from_millis(2)));
+    }
 }
 
 /// The one version there is, which the champion alias names; refuses whatever a crash left.
