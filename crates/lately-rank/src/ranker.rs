@@ -41,6 +41,9 @@ use candidates::Candidate;
 /// Where a user's sequence comes from: the store, or in a test what fails.
 type ReadSequence = Box<dyn Fn(&UserId) -> Result<Arc<UserSequence>, StoreError> + Send + Sync>;
 
+/// What time it is, ms since 1970 UTC.
+type Now = Arc<dyn Fn() -> i64 + Send + Sync>;
+
 /// Ranks. Share it by `Arc`; every method blocks: call it on a thread that may.
 pub struct Ranker {
     store: Arc<Store>,
@@ -54,6 +57,7 @@ pub struct Ranker {
     shown: RecentlyShown,
     last_known: LastKnown,
     read_sequence: ReadSequence,
+    now: Now,
     challenger: Option<Arc<ModelSlot>>,
     shadow: Option<Shadow>,
     guardrails: Arc<Guardrails>,
@@ -142,6 +146,7 @@ impl Ranker {
                 let store = store.clone();
                 Box::new(move |user| store.sequence(user))
             },
+            now: Arc::new(now_ms),
             challenger: None,
             shadow: None,
             batcher: Arc::new(Batcher::start(&config)?),
@@ -166,6 +171,14 @@ impl Ranker {
             assembler,
             topics,
         })
+    }
+
+    /// Takes the time of rankings from `now`, ms since 1970 UTC, instead of the machine's clock: for simulations and
+    /// replays.
+    #[must_use]
+    pub fn with_clock(mut self, now: Arc<dyn Fn() -> i64 + Send + Sync>) -> Self {
+        self.now = now;
+        self
     }
 
     /// Ranks given candidates.
@@ -273,7 +286,7 @@ impl Ranker {
     /// Watermark first, then everything that is read.
     fn hydrate(&self, ask: &Ask, degraded: &mut Vec<Rung>) -> Known {
         let watermark = self.store.next_offset();
-        let time_ms = now_ms();
+        let time_ms = (self.now)();
         let context = RequestContext { time_ms, surface: ask.surface_position, watermark };
         let known = self.sequence(ask, context, degraded);
         if let Some(newest) = known.sequence.entries().first() {
@@ -364,7 +377,7 @@ impl Ranker {
     pub fn forget(&self, user: &UserId) -> Result<u64, StoreError> {
         self.impressions.forget(user);
         self.shown.forget(user);
-        let removed = self.store.forget(user, now_ms())?;
+        let removed = self.store.forget(user, (self.now)())?;
         // After it: a ranking before it reads the sequence once more.
         self.last_known.forget(user);
         Ok(removed)
