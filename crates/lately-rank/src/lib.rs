@@ -53,6 +53,7 @@ pub mod guardrails;
 mod impression;
 mod last_known;
 pub mod model_slot;
+mod policy;
 mod popularity;
 pub mod ranker;
 mod recently_shown;

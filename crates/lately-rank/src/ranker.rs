@@ -28,6 +28,7 @@ use crate::guardrails::Guardrails;
 use crate::impression::ImpressionLog;
 use crate::last_known::LastKnown;
 use crate::model_slot::{LoadedModel, ModelSlot};
+use crate::policy::Policy;
 use crate::recently_shown::RecentlyShown;
 use crate::request::{
     Dropped, Explain, FeedRequest, Priority, RankRequest, RankResponse, RankedItem, Reason, Rules, Rung,
@@ -35,7 +36,6 @@ use crate::request::{
 };
 use crate::select::{Scored, Spacing, select};
 use crate::shadow::Shadow;
-use crate::value_model::ValueModel;
 use candidates::Candidate;
 
 /// Where a user's sequence comes from: the store, or in a test what fails.
@@ -52,7 +52,8 @@ pub struct Ranker {
     config: RankConfig,
     assembler: Arc<Assembler>,
     topics: Topics,
-    value_model: ValueModel,
+    /// What a request goes by that is in no experiment.
+    policy: Arc<Policy>,
     heads: Vec<String>,
     shown: RecentlyShown,
     last_known: LastKnown,
@@ -87,6 +88,8 @@ struct Ask {
     dropped: Vec<Dropped>,
     /// The rung on which this ranking is put on purpose.
     forced: Option<Rung>,
+    /// What this ranking goes by.
+    policy: Arc<Policy>,
     /// What ranks for the user, until the end.
     model: Option<Arc<LoadedModel>>,
     /// The user's arm, while a canary runs.
@@ -132,13 +135,12 @@ impl Ranker {
         schema: Arc<Schema>,
         config: RankConfig,
     ) -> Result<Self, RankConfigError> {
-        config.check()?;
+        let policy = Arc::new(Policy::new(&config, &schema)?);
         let assembler = Arc::new(Assembler::new(&schema));
         let topics = Topics::new(&schema);
-        let value_model = ValueModel::new(&config.value_model, &schema)?;
-        let guardrails = Arc::new(Guardrails::new(&config.guardrails, &schema, &value_model));
+        let guardrails = Arc::new(Guardrails::new(&config.guardrails, &schema, &policy.value_model));
         Ok(Self {
-            value_model,
+            policy,
             heads: schema.heads.iter().map(|h| h.name.clone()).collect(),
             shown: RecentlyShown::new(&config.select),
             last_known: LastKnown::new(config.stale_sequence_bytes, config.cached_ranking_bytes),
@@ -208,6 +210,7 @@ impl Ranker {
             explain: ask.explain,
             rules: ask.rules,
             dropped,
+            policy: Arc::clone(&self.policy),
             forced: None, // drawn below, and so are model and arm
             model: None,
             variant: None,
@@ -239,6 +242,7 @@ impl Ranker {
             explain: ask.explain,
             rules: Rules { spacing: true, ..Rules::default() }, // retrieval excludes the rest
             dropped: Vec::new(),
+            policy: Arc::clone(&self.policy),
             forced: None, // drawn below, and so are model and arm
             model: None,
             variant: None,
@@ -265,7 +269,7 @@ impl Ranker {
 
         let item = |id: &ItemId| self.store.item(id);
         let tokens = tokens(&self.assembler, &known.model_sequence, known.context.watermark, item);
-        let explain = ask.explain.then(|| self.explain(&known, &tokens));
+        let explain = ask.explain.then(|| explain(&ask, &known, &tokens));
         clock.lap("tokens");
 
         let (logits, waited) = self.score(&ask, &known, tokens, &mut candidates, &mut degraded)?;
@@ -301,7 +305,7 @@ impl Ranker {
         let scored = candidates.iter().zip(&scores.score).enumerate();
         let scored =
             scored.map(|(index, (c, score))| Scored { index, score: *score, topic: topic(c).unwrap_or(0) });
-        let (run, window) = (self.config.select.topic_run, self.config.select.spacing_window);
+        let (run, window) = (ask.policy.select.topic_run, ask.policy.select.spacing_window);
         let spacing = ask.rules.spacing.then_some(Spacing { run, window });
         let heads = |i: usize| {
             let h = self.heads.len();
@@ -316,14 +320,6 @@ impl Ranker {
             source: candidates[s.index].source,
         });
         ranked.collect()
-    }
-
-    fn explain(&self, known: &Known, tokens: &[Token]) -> Explain {
-        Explain {
-            weights: self.value_model.weights().to_vec(),
-            tokens: tokens.len(),
-            newest_action_age_ms: tokens.first().map(|t| known.context.time_ms - t.time_ms),
-        }
     }
 
     fn surface(&self, name: Option<&str>) -> Result<u16, RankError> {
@@ -381,6 +377,14 @@ impl Ranker {
         // After it: a ranking before it reads the sequence once more.
         self.last_known.forget(user);
         Ok(removed)
+    }
+}
+
+fn explain(ask: &Ask, known: &Known, tokens: &[Token]) -> Explain {
+    Explain {
+        weights: ask.policy.value_model.weights().to_vec(),
+        tokens: tokens.len(),
+        newest_action_age_ms: tokens.first().map(|t| known.context.time_ms - t.time_ms),
     }
 }
 

@@ -44,10 +44,10 @@ impl Ranker {
         let hidden = self.hidden(known);
         let mut exclude = self.shown.of(&ask.user, known.context.time_ms);
         exclude.extend(hidden.iter().cloned());
-        let mut found = retrieve(&snapshot, &self.config.retrieve, &query, &exclude);
+        let mut found = retrieve(&snapshot, &ask.policy.retrieve, &query, &exclude);
         if found.len() < ask.limit {
             // A small catalogue is through: better seen again than nothing.
-            found = retrieve(&snapshot, &self.config.retrieve, &query, &hidden);
+            found = retrieve(&snapshot, &ask.policy.retrieve, &query, &hidden);
         }
         found.into_iter().map(|(item, source)| self.candidate(item, Some(source))).collect()
     }
@@ -55,17 +55,17 @@ impl Ranker {
     fn query(&self, ask: &Ask, known: &Known) -> Query {
         Query {
             followed: known.user.as_deref().map_or_else(Vec::new, |u| self.topics.followed(u).collect()),
-            likes: self.likes(known),
+            likes: self.likes(ask, known),
             seed: ask.request.hash64(),
         }
     }
 
     /// Item embeddings of the latest liked items, newest first.
-    pub(super) fn likes(&self, known: &Known) -> Vec<Vec<f32>> {
+    pub(super) fn likes(&self, ask: &Ask, known: &Known) -> Vec<Vec<f32>> {
         let liked = self.by_polarity(known, Polarity::Positive);
         let mut seen = HashSet::new();
         let likes = liked.filter(|item| seen.insert(*item)).filter_map(|item| self.store.item(item));
-        let likes = likes.take(self.config.retrieve.recent_likes);
+        let likes = likes.take(ask.policy.retrieve.recent_likes);
         likes.map(|f| self.assembler.item_embedding(&f).to_vec()).collect()
     }
 

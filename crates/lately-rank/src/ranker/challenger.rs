@@ -20,7 +20,7 @@ impl Ranker {
     /// [`RankConfigError::Thread`] where its thread cannot start.
     pub fn with_challenger(mut self, slot: Arc<ModelSlot>) -> Result<Self, RankConfigError> {
         if self.config.shadow_share > 0.0 {
-            let (batcher, value_model) = (Arc::clone(&self.batcher), self.value_model.clone());
+            let (batcher, value_model) = (Arc::clone(&self.batcher), self.policy.value_model.clone());
             self.shadow = Some(Shadow::start(Arc::clone(&slot), batcher, value_model, self.heads.clone())?);
         }
         self.challenger = Some(slot);

@@ -67,7 +67,7 @@ impl Ranker {
         }
         let rows = self.affordable(ask, tokens.len(), candidates.len());
         if rows < candidates.len() {
-            self.order_cheaply(known, candidates);
+            self.order_cheaply(ask, known, candidates);
         }
         let work = Arc::new(Work {
             model,
@@ -170,9 +170,9 @@ impl Ranker {
 
     /// By nearness to what the user liked last; those that are equally near, or all where nothing was liked, by
     /// popularity.
-    fn order_cheaply(&self, known: &Known, candidates: &mut Vec<Candidate>) {
+    fn order_cheaply(&self, ask: &Ask, known: &Known, candidates: &mut Vec<Candidate>) {
         let mut taste = Vec::new();
-        for like in self.likes(known) {
+        for like in self.likes(ask, known) {
             taste.resize(like.len(), 0.0);
             taste.iter_mut().zip(unit(&like)).for_each(|(t, x): (&mut f32, f32)| *t += x);
         }
@@ -197,7 +197,7 @@ impl Ranker {
         if let Some((work, answer)) = logits {
             let probabilities: Vec<f32> = answer.logits.into_iter().map(probability).collect();
             let rows = probabilities.chunks_exact(self.heads.len().max(1));
-            let mut score: Vec<f32> = rows.map(|p| self.value_model.score(p)).collect();
+            let mut score: Vec<f32> = rows.map(|p| ask.policy.value_model.score(p)).collect();
             self.last_known.ranked(&ask.user, candidates.iter().map(|c| &c.item).zip(score.iter().copied()));
             fill(&mut score, candidates.len());
             return Scores { score, probabilities, work: Some(work) };
