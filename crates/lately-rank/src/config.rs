@@ -4,6 +4,7 @@ use lately_model::ServingPrecision;
 use serde::{Deserialize, Serialize};
 
 use crate::error::RankConfigError;
+use crate::explore::ExploreConfig;
 use crate::guardrails::GuardrailConfig;
 use crate::value_model::ValueModelConfig;
 
@@ -98,6 +99,8 @@ pub struct RankConfig {
     pub select: SelectConfig,
     /// Where a feed's candidates come from.
     pub retrieve: RetrieveConfig,
+    /// How much is left to chance, so that other orders can be judged by what was logged.
+    pub explore: ExploreConfig,
     /// When a new version counts as worse than the one before it.
     pub guardrails: GuardrailConfig,
 }
@@ -126,6 +129,7 @@ impl Default for RankConfig {
             value_model: ValueModelConfig::default(),
             select: SelectConfig::default(),
             retrieve: RetrieveConfig::default(),
+            explore: ExploreConfig::default(),
             guardrails: GuardrailConfig::default(),
         }
     }
@@ -237,6 +241,7 @@ impl RankConfig {
             }
         }
         self.guardrails.check()?;
+        self.explore.check()?;
         let half_life = self.retrieve.half_life_hours;
         if !(half_life > 0.01 && half_life <= 1e6) {
             return Err(RankConfigError::HalfLife(half_life));

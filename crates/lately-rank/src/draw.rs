@@ -10,6 +10,8 @@ const RUNG: u64 = 2;
 const SHADOW: u64 = 3;
 const CANARY: u64 = 4;
 const GROUP: u64 = 5;
+const SALTED: u64 = 6;
+const EXPLORE: u64 = 7;
 
 /// The rung on which a ranking is put on purpose; `None` for all but a `share`.
 pub(crate) fn exercise(request: &RequestId, share: f64) -> Option<Rung> {
@@ -17,19 +19,32 @@ pub(crate) fn exercise(request: &RequestId, share: f64) -> Option<Rung> {
     (uniform(request.hash64(), EXERCISE) < share).then(|| Rung::LADDER[at.min(Rung::LADDER.len() - 1)])
 }
 
+/// Whether a ranking is explored.
+pub(crate) fn explore(request: &RequestId, share: f64) -> bool {
+    uniform(request.hash64(), EXPLORE) < share
+}
+
 /// Whether the challenger scores a ranking too.
 pub(crate) fn shadow(request: &RequestId, share: f64) -> bool {
     uniform(request.hash64(), SHADOW) < share
 }
 
+/// A person's lot of a purpose and a name, 0 to below 1; lots of two names have nothing to do with each other.
+pub(crate) fn salted(user: &UserId, purpose: &str, name: &str) -> f64 {
+    let salt = fnv(purpose.bytes().chain([0]).chain(name.bytes()));
+    uniform(user.hash64() ^ salt, SALTED)
+}
+
+/// FNV-1a.
+fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+}
+
 /// Whether the challenger ranks for a person. Of each challenger it is other people, so that nobody always gets what is
 /// new; of one challenger it is the same people on every server, and those of a smaller share are among a larger one's.
 pub(crate) fn canary(user: &UserId, challenger: &str, share: f64) -> bool {
-    // FNV-1a: the version is the salt.
-    let salt = challenger.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    uniform(user.hash64() ^ salt, CANARY) < share
+    // The version is the salt.
+    uniform(user.hash64() ^ fnv(challenger.bytes()), CANARY) < share
 }
 
 /// The group of a person, of so many, for the spread of what is measured.

@@ -36,6 +36,9 @@ pub enum RankError {
         /// When what waits now will be done, by the estimate.
         retry_after: Duration,
     },
+    /// A variant is forced that there is not.
+    #[error("{0}")]
+    Variant(String),
     /// The ranker is being shut down.
     #[error("shutting down: send again to another server or in a moment")]
     Closed,

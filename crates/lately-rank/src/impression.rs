@@ -9,6 +9,7 @@ use lately_store::Store;
 
 use crate::batcher::lock;
 use crate::config::ImpressionMode;
+use crate::experiment::impression_variant;
 use crate::request::RankResponse;
 
 /// Impressions of one append: one fsync.
@@ -31,9 +32,9 @@ pub(crate) fn impression(response: &RankResponse, surface: Option<String>) -> Im
         items: response.items.iter().map(item).collect(),
         model: response.model.as_ref().map(|m| m.version.clone()),
         degraded: response.degraded.iter().map(|r| r.name().to_owned()).collect(),
-        variant: response.variant.map(|v| v.name().to_owned()),
+        variant: impression_variant(response.variant, &response.exposures),
         embedding_version: response.model.as_ref().map(|m| m.embedding_version.clone()),
-        propensities: Vec::new(), // the order follows from the scores
+        propensities: response.propensities.clone(),
     }
 }
 

@@ -47,6 +47,8 @@ mod config;
 mod draw;
 mod error;
 mod estimate;
+pub mod experiment;
+mod explore;
 mod follower;
 mod generations;
 pub mod guardrails;
@@ -65,6 +67,8 @@ pub mod value_model;
 
 pub use config::{ImpressionMode, RankConfig, RankPrecision, RetrieveConfig, SelectConfig};
 pub use error::{RankConfigError, RankError, Shed};
+pub use experiment::{Book, Exposure};
+pub use explore::ExploreConfig;
 pub use guardrails::{GuardrailConfig, Guardrails};
 pub use model_slot::{LoadedModel, ModelSlot, ModelSummary, SwapError};
 pub use ranker::Ranker;

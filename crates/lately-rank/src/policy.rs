@@ -4,6 +4,7 @@ use lately_features::Schema;
 
 use crate::config::{RankConfig, RetrieveConfig, SelectConfig};
 use crate::error::RankConfigError;
+use crate::explore::ExploreConfig;
 use crate::value_model::ValueModel;
 
 /// The part of `[rank]` that a request may have its own of.
@@ -12,6 +13,7 @@ pub(crate) struct Policy {
     pub(crate) value_model: ValueModel,
     pub(crate) select: SelectConfig,
     pub(crate) retrieve: RetrieveConfig,
+    pub(crate) explore: ExploreConfig,
 }
 
 impl Policy {
@@ -22,6 +24,7 @@ impl Policy {
             value_model: ValueModel::new(&config.value_model, schema)?,
             select: config.select.clone(),
             retrieve: config.retrieve.clone(),
+            explore: config.explore.clone(),
         })
     }
 }

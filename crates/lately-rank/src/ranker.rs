@@ -5,6 +5,7 @@
 
 mod candidates;
 mod challenger;
+mod experiments;
 mod ladder;
 mod respond;
 
@@ -12,6 +13,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use lately_features::{
     Assembler, Features, ItemId, RequestContext, RequestId, Schema, Token, UserId, UserSequence, tokens,
 };
@@ -23,6 +25,8 @@ use crate::clock::{StageClock, now_ms};
 use crate::config::{ImpressionMode, RankConfig};
 use crate::draw;
 use crate::error::{RankConfigError, RankError};
+use crate::experiment::{Exposure, Plan};
+use crate::explore::explore;
 use crate::follower::Follower;
 use crate::guardrails::Guardrails;
 use crate::impression::ImpressionLog;
@@ -54,6 +58,7 @@ pub struct Ranker {
     topics: Topics,
     /// What a request goes by that is in no experiment.
     policy: Arc<Policy>,
+    experiments: ArcSwap<Plan>,
     heads: Vec<String>,
     shown: RecentlyShown,
     last_known: LastKnown,
@@ -94,8 +99,18 @@ struct Ask {
     model: Option<Arc<LoadedModel>>,
     /// The user's arm, while a canary runs.
     variant: Option<Variant>,
+    /// Variants that are forced on it.
+    forced_variants: Vec<(String, String)>,
+    /// The experiments that it is in.
+    exposures: Vec<Exposure>,
     /// Whether the response is what the user sees: its length was asked for.
     slate: bool,
+}
+
+/// What is shown.
+struct Slate {
+    items: Vec<RankedItem>,
+    propensities: Vec<f32>,
 }
 
 enum Candidates {
@@ -141,6 +156,7 @@ impl Ranker {
         let guardrails = Arc::new(Guardrails::new(&config.guardrails, &schema, &policy.value_model));
         Ok(Self {
             policy,
+            experiments: ArcSwap::default(),
             heads: schema.heads.iter().map(|h| h.name.clone()).collect(),
             shown: RecentlyShown::new(&config.select),
             last_known: LastKnown::new(config.stale_sequence_bytes, config.cached_ranking_bytes),
@@ -214,6 +230,8 @@ impl Ranker {
             forced: None, // drawn below, and so are model and arm
             model: None,
             variant: None,
+            forced_variants: ask.variants,
+            exposures: Vec::new(),
         };
         self.run(ask, clock)
     }
@@ -246,6 +264,8 @@ impl Ranker {
             forced: None, // drawn below, and so are model and arm
             model: None,
             variant: None,
+            forced_variants: ask.variants,
+            exposures: Vec::new(),
         };
         self.run(ask, clock)
     }
@@ -253,7 +273,7 @@ impl Ranker {
     fn run(&self, mut ask: Ask, mut clock: StageClock) -> Result<RankResponse, RankError> {
         let mut degraded = Vec::new();
         let forced = draw::exercise(&ask.request, self.config.exercise_share);
-        (ask.model, ask.variant) = self.arm(&ask.user);
+        self.assign(&mut ask)?;
         ask.forced = forced.filter(|_| ask.model.is_some());
         clock.lap("admit");
 
@@ -279,10 +299,12 @@ impl Ranker {
         let scores = self.value(&ask, &known, logits, &mut candidates, &mut degraded);
         clock.lap("value");
 
-        let items = self.select(&ask, &candidates, &scores);
+        let mut items = self.select(&ask, &candidates, &scores);
+        let propensities = leave_to_chance(&ask, &mut items, &degraded);
         clock.lap("select");
 
-        let response = self.respond(ask, &known, &scores, items, degraded, explain, clock);
+        let slate = Slate { items, propensities };
+        let response = self.respond(ask, &known, &scores, slate, degraded, explain, clock);
         self.shadow(&response, scores);
         Ok(response)
     }
@@ -378,6 +400,18 @@ impl Ranker {
         self.last_known.forget(user);
         Ok(removed)
     }
+}
+
+/// Shuffles the first places of a share of the slates that a full model made.
+fn leave_to_chance(ask: &Ask, items: &mut [RankedItem], degraded: &[Rung]) -> Vec<f32> {
+    if !ask.slate || !degraded.is_empty() {
+        return Vec::new();
+    }
+    let places: Vec<usize> = (0..items.len()).collect();
+    let propensities = explore(items, &places, &ask.policy.explore, &ask.request);
+    // At most 2,000.
+    items.iter_mut().enumerate().for_each(|(place, item)| item.position = place as u16);
+    propensities
 }
 
 fn explain(ask: &Ask, known: &Known, tokens: &[Token]) -> Explain {

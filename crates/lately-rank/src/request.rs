@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use lately_features::{ItemId, RequestId, UserId};
 
+use crate::experiment::Exposure;
+
 /// Rules that a caller may switch on for a ranking; a feed has all of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rules {
@@ -53,9 +55,10 @@ impl Variant {
         }
     }
 
-    /// The arm of that name, if it is one.
+    /// The arm that a logged variant names, if it names one.
     pub(crate) fn named(name: Option<&str>) -> Option<Self> {
-        [Self::Champion, Self::Challenger].into_iter().find(|v| Some(v.name()) == name)
+        let parts = name?.split(';');
+        [Self::Champion, Self::Challenger].into_iter().find(|v| parts.clone().any(|part| part == v.name()))
     }
 }
 
@@ -78,6 +81,8 @@ pub struct RankRequest {
     pub explain: bool,
     /// What to drop and space; nothing by default.
     pub rules: Rules,
+    /// Variants of experiments, as (experiment, variant), whoever the user is: for trying them out. They are not logged.
+    pub variants: Vec<(String, String)>,
     /// Whether a person waits for it.
     pub priority: Priority,
     /// How long it has waited already; this counts against the deadline.
@@ -96,6 +101,7 @@ impl RankRequest {
             deadline: None,
             explain: false,
             rules: Rules::default(),
+            variants: Vec::new(),
             priority: Priority::default(),
             waited: Duration::ZERO,
         }
@@ -117,6 +123,8 @@ pub struct FeedRequest {
     pub deadline: Option<Duration>,
     /// Whether to explain the scores.
     pub explain: bool,
+    /// As [`RankRequest::variants`].
+    pub variants: Vec<(String, String)>,
     /// Whether a person waits for it.
     pub priority: Priority,
     /// How long it has waited already; this counts against the deadline.
@@ -133,6 +141,7 @@ impl FeedRequest {
             request: None,
             deadline: None,
             explain: false,
+            variants: Vec::new(),
             priority: Priority::default(),
             waited: Duration::ZERO,
         }
@@ -303,6 +312,11 @@ pub struct RankResponse {
     pub model: Option<ModelRef>,
     /// The person's arm; `None` while no canary runs.
     pub variant: Option<Variant>,
+    /// The experiments that could make a difference to this ranking, with the person's variants.
+    pub exposures: Vec<Exposure>,
+    /// How likely each item was to stand at its place, where some of the order is left to chance (`[rank.explore]`); then
+    /// it need not be by score. Empty: it was certain.
+    pub propensities: Vec<f32>,
     /// Hash of the schema.
     pub schema_hash: String,
     /// All log records with an offset below this were known.

@@ -48,8 +48,9 @@ impl Ranker {
     pub(super) fn shadow(&self, response: &RankResponse, scores: Scores) {
         let Some(shadow) = self.shadow.as_ref().filter(|s| s.slot().current().is_some()) else { return };
         let Scores { score, probabilities, work: Some(work) } = scores else { return };
-        // Of what the challenger ranked itself there is nothing to compare.
-        let by_champion = response.variant != Some(Variant::Challenger);
+        // Of what the challenger ranked itself, or an experiment's model, there is nothing to compare.
+        let champion = self.slot.current();
+        let by_champion = champion.is_some_and(|m| m.version() == work.model.version());
         if by_champion
             && response.degraded.is_empty()
             && draw::shadow(&response.request, self.config.shadow_share)

@@ -139,9 +139,10 @@ impl Ranker {
     /// The same rows by another good generation, if there is one, in the time that is left; for a challenger by the
     /// champion.
     fn by_last_good_model(&self, ask: &Ask, work: &Work, degraded: &mut Vec<Rung>) -> Option<Logits> {
-        let model = match ask.variant {
-            Some(Variant::Challenger) => self.slot.current()?,
-            _ => self.slot.other(work.model.generation())?,
+        let champion = self.slot.current()?;
+        let model = match champion.version() == work.model.version() {
+            true => self.slot.other(champion.generation())?,
+            false => champion,
         };
         let work = Arc::new(Work { model, ..work.clone() });
         match self.batcher.score(&work, ask.deadline) {

@@ -1,9 +1,9 @@
 //! The last stage: the response, and the record of it in the log.
 
-use super::{Ask, Known, Ranker, Scores};
+use super::{Ask, Known, Ranker, Scores, Slate};
 use crate::clock::StageClock;
 use crate::impression::impression;
-use crate::request::{Explain, ModelRef, RankResponse, RankedItem, Rung, Variant};
+use crate::request::{Explain, ModelRef, RankResponse, Rung, Variant};
 
 impl Ranker {
     /// The response, and the record of it in the log.
@@ -12,7 +12,7 @@ impl Ranker {
         ask: Ask,
         known: &Known,
         scores: &Scores,
-        items: Vec<RankedItem>,
+        slate: Slate,
         mut degraded: Vec<Rung>,
         explain: Option<Explain>,
         mut clock: StageClock,
@@ -29,13 +29,15 @@ impl Ranker {
             user: ask.user,
             model,
             variant: ask.variant,
+            exposures: ask.exposures,
+            propensities: slate.propensities,
             schema_hash: self.slot.schema_hash().to_owned(),
             watermark: known.context.watermark,
             time_ms: known.context.time_ms,
             degraded,
             sequence_age_ms: known.sequence_age_ms,
             heads: self.heads.clone(),
-            items,
+            items: slate.items,
             dropped: ask.dropped,
             explain,
             timings_us: Vec::new(),

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 mod artifacts;
 mod canary;
 mod exercise;
+mod experiments;
 mod ladder;
 mod shadow;
 mod swap;
