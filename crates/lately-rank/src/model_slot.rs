@@ -207,7 +207,7 @@ impl LoadedModel {
 /// Holds the model that an alias names.
 #[derive(Debug)]
 pub struct ModelSlot {
-    alias: &'static str,
+    alias: String,
     schema: Arc<Schema>,
     hash: String,
     embedding_version: Option<String>,
@@ -224,7 +224,7 @@ impl ModelSlot {
     pub fn new(schema: Arc<Schema>) -> Self {
         let hash = schema.hash();
         Self {
-            alias: "champion",
+            alias: "champion".to_owned(),
             schema,
             hash,
             embedding_version: None,
@@ -237,8 +237,8 @@ impl ModelSlot {
     }
 
     /// For another alias than the champion; metrics bear its name.
-    pub fn for_alias(self, alias: &'static str) -> Self {
-        Self { alias, generations: Generations::new(alias), ..self }
+    pub fn for_alias(self, alias: &str) -> Self {
+        Self { alias: alias.to_owned(), generations: Generations::new(alias), ..self }
     }
 
     /// Also refuses models of other item embeddings than these.
@@ -305,7 +305,7 @@ impl ModelSlot {
         if let Some(former) = &former {
             tracing::info!(alias = self.alias, version = former.version, "model taken away");
             let result = "cleared";
-            metrics::counter!("lately_model_swaps_total", "alias" => self.alias, "result" => result)
+            metrics::counter!("lately_model_swaps_total", "alias" => self.alias.clone(), "result" => result)
                 .increment(1);
         }
         former.is_some()
@@ -324,9 +324,10 @@ impl ModelSlot {
         );
         let former = self.current.swap(Some(Arc::new(loaded)));
         self.former.store(former);
-        metrics::gauge!("lately_model_generation", "alias" => self.alias).set(*generation as f64);
+        metrics::gauge!("lately_model_generation", "alias" => self.alias.clone()).set(*generation as f64);
         let result = "swapped";
-        metrics::counter!("lately_model_swaps_total", "alias" => self.alias, "result" => result).increment(1);
+        metrics::counter!("lately_model_swaps_total", "alias" => self.alias.clone(), "result" => result)
+            .increment(1);
         Ok(*generation)
     }
 
@@ -339,7 +340,8 @@ impl ModelSlot {
     fn refused(&self, error: &SwapError) {
         tracing::warn!(alias = self.alias, %error, "model refused; the last good one stays");
         let result = "refused";
-        metrics::counter!("lately_model_swaps_total", "alias" => self.alias, "result" => result).increment(1);
+        metrics::counter!("lately_model_swaps_total", "alias" => self.alias.clone(), "result" => result)
+            .increment(1);
     }
 
     /// Checks a model and compiles it for the slot's precision.

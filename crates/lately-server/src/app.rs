@@ -13,6 +13,7 @@ use crate::admission::{Admission, Permit};
 use crate::ask::Deadlines;
 use crate::caps::Caps;
 use crate::error::ApiError;
+use crate::experiments::ExperimentDesk;
 use crate::gate::Gate;
 use crate::limits::Limits;
 use crate::stage::Stage;
@@ -32,6 +33,7 @@ pub struct App {
     pub(crate) writes: Gate,
     pub(crate) metrics: Option<PrometheusHandle>,
     pub(crate) reload: Option<Reload>,
+    pub(crate) experiments: Option<ExperimentDesk>,
     pub(crate) stage: watch::Sender<Stage>,
     pub(crate) deadlines: Deadlines,
 }
@@ -55,6 +57,7 @@ impl App {
             limits,
             metrics: None,
             reload: None,
+            experiments: None,
             stage: watch::Sender::new(Stage::Serving),
             deadlines: Deadlines::new(&RankConfig::default()),
         }
@@ -69,6 +72,12 @@ impl App {
     /// Serves `POST /admin/v1/models/reload` on the admin door.
     pub fn with_reload(mut self, reload: Reload) -> Self {
         self.reload = Some(reload);
+        self
+    }
+
+    /// Serves `/admin/v1/experiments` on the admin door.
+    pub fn with_experiments(mut self, desk: ExperimentDesk) -> Self {
+        self.experiments = Some(desk);
         self
     }
 

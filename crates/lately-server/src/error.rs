@@ -103,6 +103,7 @@ impl From<RankError> for ApiError {
             RankError::TooManyCandidates { .. } => "too_many_candidates",
             RankError::UnknownSurface(_) => "unknown_surface",
             RankError::Deadline { .. } => "bad_deadline",
+            RankError::Variant(_) => "unknown_variant",
             RankError::Overloaded { reason, retry_after } => {
                 return Self::overloaded(&reason.to_string(), *retry_after);
             }

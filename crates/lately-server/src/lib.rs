@@ -32,6 +32,7 @@ mod caps;
 mod concurrency;
 mod connection;
 mod error;
+mod experiments;
 mod gate;
 mod grpc;
 mod http;
@@ -45,6 +46,7 @@ mod serve;
 mod stage;
 
 pub use app::{App, Reload};
+pub use experiments::{DeskError, ExperimentDesk};
 pub use http::{admin_router, read_page, router};
 pub use limits::{LimitError, Limits};
 pub use metrics_text::{MetricsError, install_metrics};

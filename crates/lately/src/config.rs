@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use lately_features::{Schema, SchemaError};
 use lately_model::ModelConfig;
 use lately_rank::RankConfig;
+use lately_rank::experiment::ExperimentDefinition;
 use lately_server::{LimitError, Limits};
 use lately_store::StoreLimits;
 use lately_store::registry::Garbage;
@@ -61,6 +62,17 @@ pub struct Config {
     /// What is looked for in the log.
     #[serde(default)]
     pub watch: WatchConfig,
+    /// What is compared between people.
+    #[serde(default)]
+    pub experiments: ExperimentsConfig,
+}
+
+/// What is compared between people.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExperimentsConfig {
+    /// Experiments that a server declares when it starts, where the book has them not; they are started by hand.
+    pub declare: Vec<ExperimentDefinition>,
 }
 
 /// About the data as a whole.

@@ -83,6 +83,16 @@ impl DataDir {
         Ok(LakeReader::new(self.lake_objects()?, &self.schema, &self.config.lake))
     }
 
+    /// Where the registry's objects are, and the book of experiments beside them.
+    pub(crate) fn registry_objects(&self) -> Result<Arc<dyn Objects>> {
+        let uri = &self.config.registry.uri;
+        let opened = match uri.contains("://") {
+            true => objects::open(uri),
+            false => objects::open(&self.path.join(uri).to_string_lossy()),
+        };
+        opened.with_context(|| format!("cannot open the registry of {}", self.path.display()))
+    }
+
     /// Opens the models, where `[registry] uri` says; any number of processes can.
     pub fn registry(&self) -> Result<Registry> {
         let uri = &self.config.registry.uri;

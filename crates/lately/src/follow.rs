@@ -61,7 +61,17 @@ impl Follower {
         Some(self.challenger.as_ref()?.current()?.version().to_owned())
     }
 
-    fn swap(&self, alias: &str, slot: &ModelSlot) -> Result<bool> {
+    /// The slot that follows an alias anyhow.
+    pub(crate) fn slot_of(&self, alias: &str) -> Option<Arc<ModelSlot>> {
+        match alias {
+            CHAMPION => Some(Arc::clone(&self.slot)),
+            CHALLENGER => self.challenger.clone(),
+            _ => None,
+        }
+    }
+
+    /// Swaps what an alias names into a slot, if it is not there yet; returns whether it did.
+    pub(crate) fn swap(&self, alias: &str, slot: &ModelSlot) -> Result<bool> {
         // Guards no data: a turn that panicked leaves nothing half done.
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(version) = self.registry.alias(alias)? else {

@@ -11,6 +11,7 @@ pub mod data_dir;
 pub mod demo;
 pub mod doctor;
 pub mod embeddings;
+pub mod experiments;
 mod follow;
 pub mod import;
 pub mod interrupt;

@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::data_dir::DataDir;
+use crate::experiments::{Desk, Ledger, watch as watch_experiments};
 use crate::follow::{Follower, watch};
 use crate::log_source::{Announced, announce};
 use crate::rollout::{Rollout, guard};
@@ -43,6 +44,7 @@ pub struct Server {
     doors: Option<JoinHandle<Result<()>>>,
     guard: Option<(Sender<()>, JoinHandle<()>)>,
     follows: Option<(Sender<()>, JoinHandle<()>)>,
+    experiments: Option<(Sender<()>, JoinHandle<()>)>,
     /// What is found in the log while it serves.
     pub watch: Arc<Watch>,
     watching: Watching,
@@ -71,12 +73,14 @@ impl Server {
                 follower.follow().map(drop).map_err(|e| format!("{e:#}"))
             })
         };
+        let desk = experiments(dir, &ranker, &follower, &embedding_version)?;
         let limits = dir.config.serve.limits.clone();
         // A thread for each ranking and write that may be in work, and some for shutting down.
         let blocking = limits.rankings_max + limits.writes + 16;
         let mut app = App::new(Arc::clone(&store), Arc::clone(&ranker), Arc::clone(&dir.schema), limits)
             .with_deadlines(&dir.config.rank)
-            .with_reload(reload);
+            .with_reload(reload)
+            .with_experiments(desk.door());
         if let Some(handle) = metrics {
             app = app.with_metrics(handle);
         }
@@ -101,7 +105,9 @@ impl Server {
             })
         })?;
         let guard = guard(Rollout::new(&follower, &ranker, &registry, &dir.config.canary))?;
-        let follows = watch(&follower, Duration::from_secs(dir.config.serve.registry_poll_seconds.max(1)))?;
+        let poll = Duration::from_secs(dir.config.serve.registry_poll_seconds.max(1));
+        let follows = watch(&follower, poll)?;
+        let experiments = watch_experiments(&desk, poll)?;
         let watch = Arc::new(Watch::new(dir, &store, &registry));
         Ok(Self {
             watching: Watching::start(&watch)?,
@@ -116,6 +122,7 @@ impl Server {
             doors: Some(doors),
             guard,
             follows: Some(follows),
+            experiments: Some(experiments),
             _announced: announce(&dir.path, admin_address)?,
         })
     }
@@ -147,7 +154,9 @@ impl Server {
 
     fn halt(&mut self) -> Result<()> {
         self.watching.stop()?;
-        for (stop, thread) in [self.guard.take(), self.follows.take()].into_iter().flatten() {
+        for (stop, thread) in
+            [self.guard.take(), self.follows.take(), self.experiments.take()].into_iter().flatten()
+        {
             drop(stop);
             thread.join().map_err(|_| anyhow!("a thread that watches models panicked"))?;
         }
@@ -165,6 +174,23 @@ impl Drop for Server {
             tracing::error!(%error, "the server did not stop cleanly");
         }
     }
+}
+
+/// The experiments that the book and the configuration have.
+fn experiments(
+    dir: &DataDir,
+    ranker: &Arc<Ranker>,
+    follower: &Arc<Follower>,
+    embedding_version: &str,
+) -> Result<Arc<Desk>> {
+    let ledger = Ledger::open(dir)?;
+    for name in ledger.declare_all(&dir.config.experiments.declare)? {
+        tracing::warn!(name, "this experiment was started with another definition, which stays");
+    }
+    let precision = dir.config.rank.precision;
+    let desk = Arc::new(Desk::new(ledger, ranker, follower, &dir.schema, embedding_version, precision));
+    desk.refresh().context("cannot go by the experiments")?;
+    Ok(desk)
 }
 
 /// The ranker with its models, and who keeps them at what the registry names.

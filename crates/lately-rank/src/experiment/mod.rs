@@ -16,4 +16,5 @@ pub use book::{Book, Change, Entry, State};
 pub use definition::{ExperimentDefinition, ExperimentError, Overrides, VariantDefinition};
 pub use exposure::Exposure;
 pub(crate) use exposure::impression_variant;
+pub use plan::check;
 pub(crate) use plan::{Plan, Reach};

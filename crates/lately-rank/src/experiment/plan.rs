@@ -74,6 +74,14 @@ pub(crate) struct Chosen {
     pub(crate) exposures: Vec<Exposure>,
 }
 
+/// Whether a ranker of this configuration and schema can go by a book.
+///
+/// # Errors
+/// [`ExperimentError`]: what a variant overrides that cannot be.
+pub fn check(book: &Book, config: &RankConfig, schema: &Schema) -> Result<(), ExperimentError> {
+    Plan::new(book, config, schema, &HashMap::new()).map(drop)
+}
+
 impl Plan {
     /// Makes the book's experiments ready that run or can be forced. An alias without a slot in `models` is served by
     /// the champion.

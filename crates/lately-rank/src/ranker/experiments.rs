@@ -24,14 +24,6 @@ impl Ranker {
         Ok(())
     }
 
-    /// Whether this book can be gone by.
-    ///
-    /// # Errors
-    /// As [`Ranker::set_experiments`].
-    pub fn check_experiments(&self, book: &Book) -> Result<(), ExperimentError> {
-        Plan::new(book, &self.config, &self.schema, &HashMap::new()).map(drop)
-    }
-
     /// What the request goes by: its experiments' variants, else the canary's arm and the configuration.
     pub(super) fn assign(&self, ask: &mut Ask) -> Result<(), RankError> {
         let reach = Reach {

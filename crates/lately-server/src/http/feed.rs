@@ -11,6 +11,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::admitted::WirePriority;
+use super::forced;
 use super::rank::RankReply;
 use crate::app::App;
 use crate::error::{ApiError, ErrorBody};
@@ -34,6 +35,8 @@ pub(crate) struct FeedParams {
     request: Option<RequestId>,
     /// Time for the ranking, ms.
     deadline_ms: Option<u64>,
+    /// Variants to try out, as `experiment:variant`, several joined by commas; they are not logged.
+    variants: Option<String>,
     /// Whether to explain the scores.
     #[serde(default)]
     explain: bool,
@@ -63,6 +66,7 @@ pub(crate) async fn get_feed(
         request: params.request,
         deadline: params.deadline_ms.map(Duration::from_millis),
         explain: params.explain,
+        variants: forced::from_query(params.variants.as_deref())?,
         ..FeedRequest::new(params.user, params.limit)
     };
     Ok(Json(app.feed(permit, ask).await?.into()))

@@ -4,7 +4,9 @@ pub(crate) mod admin;
 pub(crate) mod admitted;
 mod docs;
 pub(crate) mod events;
+mod experiments;
 pub(crate) mod feed;
+mod forced;
 pub(crate) mod health;
 pub(crate) mod items;
 mod log;
@@ -22,7 +24,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 
 use crate::app::App;
 use crate::error::ApiError;
@@ -65,6 +67,12 @@ pub fn admin_router(app: Arc<App>) -> Router {
         .route("/metrics", get(admin::metrics))
         .route("/admin/v1/models/reload", post(admin::reload))
         .route("/admin/v1/log", get(log::page))
+        .route("/admin/v1/experiments", get(experiments::list).post(experiments::declare))
+        .route("/admin/v1/experiments/{name}", delete(experiments::remove))
+        .route("/admin/v1/experiments/{name}/start", post(experiments::start))
+        .route("/admin/v1/experiments/{name}/ramp", post(experiments::ramp))
+        .route("/admin/v1/experiments/{name}/stop", post(experiments::stop))
+        .route("/admin/v1/holdout", put(experiments::holdout))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz));
     finish(routes, app)

@@ -45,6 +45,9 @@ pub(crate) struct RankBody {
     /// Whether to space items of one topic. Default false: by score alone.
     #[serde(default)]
     spacing: bool,
+    /// Variants to try out, by experiment; they are not logged.
+    #[serde(default)]
+    variants: BTreeMap<String, String>,
     /// `background` is ranked where nothing else waits, and refused first. Default interactive.
     #[serde(default)]
     priority: WirePriority,
@@ -86,6 +89,13 @@ pub(crate) struct RankReply {
     items: Vec<ItemReply>,
     /// Candidates that a rule dropped (duplicate, hidden, shown); those beyond the limit are not listed.
     dropped: Vec<DroppedReply>,
+    /// The user's variant by experiment, of those that could make a difference to this ranking.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    experiments: BTreeMap<String, String>,
+    /// How likely each item was to stand at its place, where some of the order is left to chance; the scores then need not
+    /// fall.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    propensities: Vec<f32>,
     /// Where it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     explain: Option<ExplainReply>,
@@ -170,6 +180,7 @@ impl From<RankBody> for RankRequest {
             deadline: body.deadline_ms.map(Duration::from_millis),
             explain: body.explain,
             rules,
+            variants: body.variants.into_iter().collect(),
             priority: body.priority.into(),
             ..Self::new(body.user, body.candidates)
         }
@@ -195,6 +206,8 @@ impl From<RankResponse> for RankReply {
         Self {
             items: r.items.into_iter().map(item).collect(),
             dropped: r.dropped.into_iter().map(dropped).collect(),
+            experiments: super::forced::named(&r.exposures),
+            propensities: r.propensities,
             explain: r.explain.map(explain),
             request: r.request.into(),
             user: r.user.into(),

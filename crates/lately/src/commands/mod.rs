@@ -7,6 +7,7 @@ mod demo;
 mod doctor;
 mod embed;
 mod eval;
+mod experiment;
 mod import;
 mod join;
 mod model;
@@ -54,6 +55,9 @@ enum Command {
     Serve(serve::Args),
     /// Make served rankings again from the log, and compare.
     Replay(replay::Args),
+    /// Compare variants between people.
+    #[command(subcommand)]
+    Experiment(experiment::Command),
     /// Look a data directory over: disk, model, log, drift, calibration, replay.
     Doctor(doctor::Args),
     /// Load a server and see how it holds up.
@@ -81,6 +85,7 @@ impl Cli {
             Command::Decay(args) => decay::run(&args),
             Command::Serve(args) => serve::run(&args),
             Command::Replay(args) => replay::run(&args),
+            Command::Experiment(command) => experiment::run(&command),
             Command::Doctor(args) => doctor::run(&args),
             Command::Bench(command) => bench::run(&command),
             Command::Size(args) => size::run(&args),

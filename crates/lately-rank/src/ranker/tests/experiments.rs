@@ -139,7 +139,7 @@ fn what_a_variant_cannot_override_is_refused_and_the_former_book_stays() {
     assert!(refused("\"weights\"", "\"wieghts\"").contains("unknown field `wieghts`"));
     assert!(refused(r#"{"weights": {"save": 1.0}}"#, "7").contains("must be a table"));
     let surface = running(&[&SPACING.replace("\"home\"", "\"hoem\"")]);
-    let error = house.ranker.check_experiments(&surface).unwrap_err().to_string();
+    let error = crate::experiment::check(&surface, &patient(), &schema()).unwrap_err().to_string();
     assert!(error.contains("surface `hoem`"), "{error}");
     let response = house.ranker.rank(RankRequest::new(user("u"), candidates(5))).unwrap();
     assert!(variant(&response, "values").is_some());
