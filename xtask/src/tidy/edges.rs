@@ -21,7 +21,12 @@ const ROOMS: &[Room] = &[
     Room { name: "lately-kernels", may_use: &[], tokio: false },
     Room { name: "lately-model", may_use: &["lately-features", "lately-kernels"], tokio: false },
     Room { name: "lately-store", may_use: &["lately-features"], tokio: true },
-    Room { name: "lately-rank", may_use: &["lately-features", "lately-model", "lately-store"], tokio: true },
+    Room { name: "lately-experiment", may_use: &["lately-features"], tokio: false },
+    Room {
+        name: "lately-rank",
+        may_use: &["lately-features", "lately-model", "lately-store", "lately-experiment"],
+        tokio: true,
+    },
     Room {
         name: "lately-train",
         may_use: &["lately-features", "lately-model", "lately-store"],
