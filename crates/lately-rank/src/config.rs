@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::RankConfigError;
 use crate::explore::ExploreConfig;
 use crate::guardrails::GuardrailConfig;
+use crate::select::SelectConfig;
 use crate::value_model::ValueModelConfig;
 
 /// Most candidates that one ranking may have, whatever is configured: an impression takes no more.
@@ -135,34 +136,6 @@ impl Default for RankConfig {
     }
 }
 
-/// Spacing and what counts as just shown.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SelectConfig {
-    /// Most items of one topic in a row, where spacing is asked for (a feed does). 0: no spacing. Default 2.
-    pub topic_run: usize,
-    /// How many places further down an item of another topic is looked for. Default 50.
-    pub spacing_window: usize,
-    /// For how long a shown item counts as just shown, s. Default 1,800.
-    pub shown_seconds: u32,
-    /// Shown items remembered for a user. Default 200.
-    pub shown_items: usize,
-    /// Users whose shown items are remembered, in memory. Default 100,000.
-    pub shown_users: usize,
-}
-
-impl Default for SelectConfig {
-    fn default() -> Self {
-        Self {
-            topic_run: 2,
-            spacing_window: 50,
-            shown_seconds: 1_800,
-            shown_items: 200,
-            shown_users: 100_000,
-        }
-    }
-}
-
 /// How many candidates of a feed come from where. A source that has fewer leaves its places to the popular, then to
 /// random ones.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -242,6 +215,7 @@ impl RankConfig {
         }
         self.guardrails.check()?;
         self.explore.check()?;
+        self.select.check()?;
         let half_life = self.retrieve.half_life_hours;
         if !(half_life > 0.01 && half_life <= 1e6) {
             return Err(RankConfigError::HalfLife(half_life));

@@ -47,6 +47,16 @@ pub(crate) fn canary(user: &UserId, challenger: &str, share: f64) -> bool {
     uniform(user.hash64() ^ fnv(challenger.bytes()), CANARY) < share
 }
 
+/// Where a person stands among those whose weights may be changed, from 0 to below 1.
+pub(crate) fn perturbed(user: &UserId, salt: &str) -> f64 {
+    salted(user, "perturbed", salt)
+}
+
+/// A person's coin for a head.
+pub(crate) fn coin(user: &UserId, salt: &str, head: &str) -> bool {
+    salted(user, "coin", &format!("{salt}/{head}")) < 0.5
+}
+
 /// The group of a person, of so many, for the spread of what is measured.
 pub(crate) fn group(user: &UserId, groups: usize) -> usize {
     ((uniform(user.hash64(), GROUP) * groups as f64) as usize).min(groups.saturating_sub(1))

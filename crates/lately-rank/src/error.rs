@@ -117,6 +117,30 @@ pub enum RankConfigError {
         /// Largest.
         high: f64,
     },
+    /// A factor that is out of its range.
+    #[error("[rank] {name} is {value}: it must be 0 to 100")]
+    Factor {
+        /// Key.
+        name: &'static str,
+        /// Value.
+        value: f32,
+    },
+    /// A rule names what is no categorical feature.
+    #[error("[rank.select] names the feature `{name}`: the schema's categorical ones are {features}")]
+    UnknownFeature {
+        /// What was named.
+        name: String,
+        /// What there is.
+        features: String,
+    },
+    /// A block's two features cannot be compared.
+    #[error("[rank.select.blocked] `{user}` and `{item}` declare different buckets: declare the same")]
+    BlockBuckets {
+        /// The user feature.
+        user: String,
+        /// The item feature.
+        item: String,
+    },
     /// A half-life that makes no sense.
     #[error("[rank.retrieve] half_life_hours is {0}: it must be more than 0.01 and at most 1,000,000")]
     HalfLife(f64),
@@ -128,15 +152,30 @@ pub enum RankConfigError {
         /// What there is.
         heads: String,
     },
-    /// A weight that is no number.
-    #[error(
-        "[rank.value_model] the weight of `{name}` is {weight}: it must be finite and at most 1e6 in size"
-    )]
+    /// A weight that is no number, or too large.
+    #[error("[rank.value_model] the weight of `{name}` is {weight}: it must be {low} to {high}")]
     Weight {
         /// Head.
         name: String,
         /// Weight.
         weight: f32,
+        /// Smallest.
+        low: f32,
+        /// Largest.
+        high: f32,
+    },
+    /// Weights for a surface that the schema does not have.
+    #[error("[rank.value_model.surfaces] names `{0}`: declare it under [schema] surfaces")]
+    UnknownSurface(String),
+    /// A floor or a bound of the weights that makes no sense.
+    #[error(
+        "[rank.value_model] negative_floor is {floor}, max_weight {max}: they must be 0 <= floor <= max <= 1e6"
+    )]
+    Bounds {
+        /// The floor.
+        floor: f32,
+        /// The bound.
+        max: f32,
     },
     /// A thread could not be started.
     #[error("cannot start a thread: {0}; lower [rank] threads or raise the limit of processes")]

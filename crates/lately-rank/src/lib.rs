@@ -14,6 +14,8 @@
 //! | `lately_rank_seconds` | histogram | one ranking, all stages |
 //! | `lately_rank_stage_seconds{stage}` | histogram | admit, hydrate, retrieve, tokens, score, value, select, log |
 //! | `lately_rank_candidates` | histogram | candidates of one ranking |
+//! | `lately_rank_page_topics`, `lately_rank_page_topic_entropy` | histogram | topics of a page, and their entropy, nats |
+//! | `lately_rank_page_distance` | histogram | mean of 1 - cosine over the pairs of a page |
 //! | `lately_rank_sequence_age_seconds` | histogram | age of the user's newest known action, by event time |
 //! | `lately_rank_unknown_candidates_total` | counter | candidates without features in the store |
 //! | `lately_rank_degraded_total{reason}` | counter | rankings that stood on a lower rung, not on purpose |
@@ -65,7 +67,7 @@ pub mod select;
 mod shadow;
 pub mod value_model;
 
-pub use config::{ImpressionMode, RankConfig, RankPrecision, RetrieveConfig, SelectConfig};
+pub use config::{ImpressionMode, RankConfig, RankPrecision, RetrieveConfig};
 pub use error::{RankConfigError, RankError, Shed};
 pub use experiment::{Book, Exposure};
 pub use explore::ExploreConfig;
@@ -73,8 +75,12 @@ pub use guardrails::{GuardrailConfig, Guardrails};
 pub use model_slot::{LoadedModel, ModelSlot, ModelSummary, SwapError};
 pub use ranker::Ranker;
 pub use request::{
-    Dropped, Explain, FeedRequest, ModelRef, Priority, RankRequest, RankResponse, RankedItem, Reason, Rules,
-    Rung, Source, Variant,
+    Dropped, Explain, FeedRequest, ModelRef, Pin, Priority, RankRequest, RankResponse, RankedItem, Reason,
+    Rules, Rung, Source, Variant,
+};
+pub use select::{
+    BlockRule, CapRule, Diversity, DppConfig, PageDiversity, SelectConfig, SpacingMode, SpacingRule,
+    SsdConfig, page_diversity,
 };
 pub use shadow::ShadowSummary;
-pub use value_model::{ValueModel, ValueModelConfig};
+pub use value_model::{PerturbationConfig, SurfaceWeights, ValueModel, ValueModelConfig, perturbation};

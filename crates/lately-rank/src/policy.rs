@@ -2,16 +2,17 @@
 
 use lately_features::Schema;
 
-use crate::config::{RankConfig, RetrieveConfig, SelectConfig};
+use crate::config::{RankConfig, RetrieveConfig};
 use crate::error::RankConfigError;
 use crate::explore::ExploreConfig;
+use crate::select::Selection;
 use crate::value_model::ValueModel;
 
 /// The part of `[rank]` that a request may have its own of.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Policy {
     pub(crate) value_model: ValueModel,
-    pub(crate) select: SelectConfig,
+    pub(crate) select: Selection,
     pub(crate) retrieve: RetrieveConfig,
     pub(crate) explore: ExploreConfig,
 }
@@ -22,7 +23,7 @@ impl Policy {
         config.check()?;
         Ok(Self {
             value_model: ValueModel::new(&config.value_model, schema)?,
-            select: config.select.clone(),
+            select: Selection::new(&config.select, schema)?,
             retrieve: config.retrieve.clone(),
             explore: config.explore.clone(),
         })

@@ -35,10 +35,10 @@ use crate::model_slot::{LoadedModel, ModelSlot};
 use crate::policy::Policy;
 use crate::recently_shown::RecentlyShown;
 use crate::request::{
-    Dropped, Explain, FeedRequest, Priority, RankRequest, RankResponse, RankedItem, Reason, Rules, Rung,
+    Dropped, Explain, FeedRequest, Pin, Priority, RankRequest, RankResponse, RankedItem, Reason, Rules, Rung,
     Variant,
 };
-use crate::select::{Scored, Spacing, select};
+use crate::select::{Pool, blend, by_score, place};
 use crate::shadow::Shadow;
 use candidates::Candidate;
 
@@ -90,6 +90,7 @@ struct Ask {
     priority: Priority,
     explain: bool,
     rules: Rules,
+    pins: Vec<Pin>,
     dropped: Vec<Dropped>,
     /// The rung on which this ranking is put on purpose.
     forced: Option<Rung>,
@@ -111,6 +112,13 @@ struct Ask {
 struct Slate {
     items: Vec<RankedItem>,
     propensities: Vec<f32>,
+}
+
+impl Ask {
+    /// Weights of the heads, for this person on this surface.
+    fn weights(&self) -> Vec<f32> {
+        self.policy.value_model.weights_for(&self.user, self.surface_position)
+    }
 }
 
 enum Candidates {
@@ -225,6 +233,7 @@ impl Ranker {
             request: ask.request.unwrap_or_else(new_request),
             explain: ask.explain,
             rules: ask.rules,
+            pins: ask.pins,
             dropped,
             policy: Arc::clone(&self.policy),
             forced: None, // drawn below, and so are model and arm
@@ -259,6 +268,7 @@ impl Ranker {
             request: ask.request.unwrap_or_else(new_request),
             explain: ask.explain,
             rules: Rules { spacing: true, ..Rules::default() }, // retrieval excludes the rest
+            pins: ask.pins,
             dropped: Vec::new(),
             policy: Arc::clone(&self.policy),
             forced: None, // drawn below, and so are model and arm
@@ -284,6 +294,7 @@ impl Ranker {
             Candidates::Given(items) => self.admitted(&mut ask, &known, items),
             Candidates::Retrieve => self.retrieved(&ask, &known),
         };
+        self.pinned(&mut ask, &known, &mut candidates);
         metrics::histogram!("lately_rank_candidates").record(candidates.len() as f64);
         clock.lap("retrieve");
 
@@ -322,26 +333,52 @@ impl Ranker {
         known
     }
 
+    /// Blends where spacing was asked for, and places the pins.
     fn select(&self, ask: &Ask, candidates: &[Candidate], scores: &Scores) -> Vec<RankedItem> {
-        let topic = |c: &Candidate| c.features.as_deref().and_then(|f| self.topics.of_item(f).next());
-        let scored = candidates.iter().zip(&scores.score).enumerate();
-        let scored =
-            scored.map(|(index, (c, score))| Scored { index, score: *score, topic: topic(c).unwrap_or(0) });
-        let (run, window) = (ask.policy.select.topic_run, ask.policy.select.spacing_window);
-        let spacing = ask.rules.spacing.then_some(Spacing { run, window });
+        let chosen = if ask.rules.spacing {
+            self.blend(ask, candidates, &scores.score)
+        } else {
+            by_score(&scores.score)
+        };
+        let pins: Vec<(usize, usize)> = ask
+            .pins
+            .iter()
+            .filter_map(|pin| {
+                Some((candidates.iter().position(|c| c.item == pin.item)?, usize::from(pin.position)))
+            })
+            .collect();
         let heads = |i: usize| {
             let h = self.heads.len();
             scores.probabilities.get(i * h..(i + 1) * h).map_or_else(Vec::new, <[f32]>::to_vec)
         };
-        let chosen = select(scored.collect(), ask.limit, spacing).into_iter().enumerate();
-        let ranked = chosen.map(|(position, s)| RankedItem {
-            item: candidates[s.index].item.clone(),
-            score: s.score,
-            heads: heads(s.index),
+        let chosen = place(chosen, &pins, ask.limit).into_iter().take(ask.limit).enumerate();
+        let ranked = chosen.map(|(position, i)| RankedItem {
+            item: candidates[i].item.clone(),
+            score: scores.score[i],
+            heads: heads(i),
             position: position as u16, // at most 2,000
-            source: candidates[s.index].source,
+            source: candidates[i].source,
         });
         ranked.collect()
+    }
+
+    fn blend(&self, ask: &Ask, candidates: &[Candidate], scores: &[f32]) -> Vec<usize> {
+        let features: Vec<_> = candidates.iter().map(|c| c.features.as_deref()).collect();
+        let topics: Vec<u32> = features.iter().map(|f| self.topic(*f)).collect();
+        let embeddings: Vec<&[f32]> = features.iter().map(|f| self.embedding(*f)).collect();
+        let labels = ask.policy.select.labels.of(&features);
+        let dim = self.schema.item_embedding_dim();
+        let pool = Pool { scores, topics: &topics, embeddings: &embeddings, dim, labels: &labels };
+        blend(pool, ask.limit, &ask.policy.select.config)
+    }
+
+    /// An item's first topic; 0: none.
+    fn topic(&self, features: Option<&Features>) -> u32 {
+        features.and_then(|f| self.topics.of_item(f).next()).unwrap_or(0)
+    }
+
+    fn embedding<'a>(&self, features: Option<&'a Features>) -> &'a [f32] {
+        features.map_or(&[], |f| self.assembler.item_embedding(f))
     }
 
     fn surface(&self, name: Option<&str>) -> Result<u16, RankError> {
@@ -407,7 +444,8 @@ fn leave_to_chance(ask: &Ask, items: &mut [RankedItem], degraded: &[Rung]) -> Ve
     if !ask.slate || !degraded.is_empty() {
         return Vec::new();
     }
-    let places: Vec<usize> = (0..items.len()).collect();
+    let pinned = |place: &usize| ask.pins.iter().any(|pin| pin.item == items[*place].item);
+    let places: Vec<usize> = (0..items.len()).filter(|place| !pinned(place)).collect();
     let propensities = explore(items, &places, &ask.policy.explore, &ask.request);
     // At most 2,000.
     items.iter_mut().enumerate().for_each(|(place, item)| item.position = place as u16);
@@ -416,7 +454,7 @@ fn leave_to_chance(ask: &Ask, items: &mut [RankedItem], degraded: &[Rung]) -> Ve
 
 fn explain(ask: &Ask, known: &Known, tokens: &[Token]) -> Explain {
     Explain {
-        weights: ask.policy.value_model.weights().to_vec(),
+        weights: ask.weights(),
         tokens: tokens.len(),
         newest_action_age_ms: tokens.first().map(|t| known.context.time_ms - t.time_ms),
     }

@@ -9,7 +9,7 @@ use crate::experiment::Exposure;
 /// Rules that a caller may switch on for a ranking; a feed has all of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rules {
-    /// Drop items on which the user's sequence holds a negative action.
+    /// Drop items on which the user's sequence holds a negative action, and what the user blocked.
     pub hidden: bool,
     /// Drop items that were shown to the user a short while ago.
     pub shown: bool,
@@ -62,6 +62,15 @@ impl Variant {
     }
 }
 
+/// An item that has its place whatever its score.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pin {
+    /// Which; it need not be among the candidates.
+    pub item: ItemId,
+    /// Its place, from 0; beyond the page's end it is the last.
+    pub position: u16,
+}
+
 /// Rank these.
 #[derive(Debug, Clone)]
 pub struct RankRequest {
@@ -83,6 +92,8 @@ pub struct RankRequest {
     pub rules: Rules,
     /// Variants of experiments, as (experiment, variant), whoever the user is: for trying them out. They are not logged.
     pub variants: Vec<(String, String)>,
+    /// Items that have their places, at most 16; those that cannot are in `dropped`.
+    pub pins: Vec<Pin>,
     /// Whether a person waits for it.
     pub priority: Priority,
     /// How long it has waited already; this counts against the deadline.
@@ -102,6 +113,7 @@ impl RankRequest {
             explain: false,
             rules: Rules::default(),
             variants: Vec::new(),
+            pins: Vec::new(),
             priority: Priority::default(),
             waited: Duration::ZERO,
         }
@@ -125,6 +137,8 @@ pub struct FeedRequest {
     pub explain: bool,
     /// As [`RankRequest::variants`].
     pub variants: Vec<(String, String)>,
+    /// Items that have their places, at most 16; those that cannot are in `dropped`.
+    pub pins: Vec<Pin>,
     /// Whether a person waits for it.
     pub priority: Priority,
     /// How long it has waited already; this counts against the deadline.
@@ -142,6 +156,7 @@ impl FeedRequest {
             deadline: None,
             explain: false,
             variants: Vec::new(),
+            pins: Vec::new(),
             priority: Priority::default(),
             waited: Duration::ZERO,
         }
@@ -213,8 +228,12 @@ pub enum Reason {
     Duplicate,
     /// The user did something negative with it.
     Hidden,
+    /// The user blocked a value of one of its features.
+    Blocked,
     /// It was shown a short while ago.
     Shown,
+    /// It was pinned, and is not a known item, or its place is taken, not on the page, or one pin too many.
+    Pin,
 }
 
 impl Reason {
@@ -223,7 +242,9 @@ impl Reason {
         match self {
             Self::Duplicate => "duplicate",
             Self::Hidden => "hidden",
+            Self::Blocked => "blocked",
             Self::Shown => "shown",
+            Self::Pin => "pin",
         }
     }
 }

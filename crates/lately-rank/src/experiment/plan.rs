@@ -9,10 +9,11 @@ use super::assign;
 use super::book::{Book, Entry, State};
 use super::definition::{ExperimentError, Overrides, VariantDefinition};
 use super::exposure::Exposure;
-use crate::config::{RankConfig, RetrieveConfig, SelectConfig};
+use crate::config::{RankConfig, RetrieveConfig};
 use crate::explore::ExploreConfig;
 use crate::model_slot::ModelSlot;
 use crate::policy::Policy;
+use crate::select::Selection;
 use crate::value_model::ValueModel;
 
 /// The experiments that a request can be in.
@@ -58,7 +59,7 @@ struct Parts {
     name: String,
     model: Option<Arc<ModelSlot>>,
     value_model: Option<ValueModel>,
-    select: Option<SelectConfig>,
+    select: Option<Selection>,
     retrieve: Option<RetrieveConfig>,
     explore: Option<ExploreConfig>,
 }

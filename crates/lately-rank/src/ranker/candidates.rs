@@ -7,8 +7,11 @@ use lately_features::schema::Polarity;
 use lately_features::{Features, ItemId};
 
 use super::{Ask, Known, Ranker};
-use crate::request::{Dropped, Reason, Source};
+use crate::request::{Dropped, Pin, Reason, Source};
 use crate::retrieve::{Query, retrieve};
+
+/// Most pins of a ranking.
+const MAX_PINS: usize = 16;
 
 /// One candidate with what is known of it.
 pub(super) struct Candidate {
@@ -25,15 +28,17 @@ impl Ranker {
             if ask.rules.shown { self.shown.of(&ask.user, known.context.time_ms) } else { HashSet::new() };
         let mut out = Vec::with_capacity(items.len());
         for item in items {
+            let candidate = self.candidate(item, None);
             let reason = match () {
-                () if hidden.contains(&item) => Reason::Hidden,
-                () if shown.contains(&item) => Reason::Shown,
+                () if hidden.contains(&candidate.item) => Reason::Hidden,
+                () if ask.rules.hidden && blocked(ask, known, &candidate) => Reason::Blocked,
+                () if shown.contains(&candidate.item) => Reason::Shown,
                 () => {
-                    out.push(self.candidate(item, None));
+                    out.push(candidate);
                     continue;
                 }
             };
-            ask.dropped.push(Dropped { item, reason });
+            ask.dropped.push(Dropped { item: candidate.item, reason });
         }
         out
     }
@@ -49,7 +54,38 @@ impl Ranker {
             // A small catalogue is through: better seen again than nothing.
             found = retrieve(&snapshot, &ask.policy.retrieve, &query, &hidden);
         }
-        found.into_iter().map(|(item, source)| self.candidate(item, Some(source))).collect()
+        let candidates = found.into_iter().map(|(item, source)| self.candidate(item, Some(source)));
+        candidates.filter(|c| !blocked(ask, known, c)).collect()
+    }
+
+    /// Adds pinned items that are no candidates, and drops the pins that cannot be: hidden ones, unknown ones, those
+    /// whose place is taken or not on the page, and more than [`MAX_PINS`].
+    pub(super) fn pinned(&self, ask: &mut Ask, known: &Known, candidates: &mut Vec<Candidate>) {
+        if ask.pins.is_empty() {
+            return;
+        }
+        let hidden = self.hidden(known);
+        let mut kept: Vec<Pin> = Vec::new();
+        for pin in std::mem::take(&mut ask.pins) {
+            let taken = kept.iter().any(|k| k.item == pin.item || k.position == pin.position);
+            let there = candidates.iter().any(|c| c.item == pin.item);
+            let room = there || candidates.len() < self.config.max_candidates;
+            let fits = kept.len() < MAX_PINS && room && usize::from(pin.position) < ask.limit;
+            let reason = match () {
+                () if hidden.contains(&pin.item) => Reason::Hidden,
+                () if blocked(ask, known, &self.candidate(pin.item.clone(), None)) => Reason::Blocked,
+                () if taken || !fits || self.store.item(&pin.item).is_none() => Reason::Pin,
+                () => {
+                    if !there {
+                        candidates.push(self.candidate(pin.item.clone(), None));
+                    }
+                    kept.push(pin);
+                    continue;
+                }
+            };
+            ask.dropped.push(Dropped { item: pin.item, reason });
+        }
+        ask.pins = kept;
     }
 
     fn query(&self, ask: &Ask, known: &Known) -> Query {
@@ -89,4 +125,8 @@ impl Ranker {
         }
         Candidate { item, source, features }
     }
+}
+
+fn blocked(ask: &Ask, known: &Known, candidate: &Candidate) -> bool {
+    ask.policy.select.blocks.block(known.user.as_deref(), candidate.features.as_deref())
 }

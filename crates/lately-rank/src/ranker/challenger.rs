@@ -47,7 +47,7 @@ impl Ranker {
     /// Has the challenger score what was served, where this ranking is drawn for it and was made by a full model.
     pub(super) fn shadow(&self, response: &RankResponse, scores: Scores) {
         let Some(shadow) = self.shadow.as_ref().filter(|s| s.slot().current().is_some()) else { return };
-        let Scores { score, probabilities, work: Some(work) } = scores else { return };
+        let Scores { probabilities, work: Some(work), .. } = scores else { return };
         // Of what the challenger ranked itself, or an experiment's model, there is nothing to compare.
         let champion = self.slot.current();
         let by_champion = champion.is_some_and(|m| m.version() == work.model.version());
@@ -55,6 +55,9 @@ impl Ranker {
             && response.degraded.is_empty()
             && draw::shadow(&response.request, self.config.shadow_share)
         {
+            // Both by the same weights, whatever this ranking's own are.
+            let rows = probabilities.chunks_exact(self.heads.len().max(1));
+            let score = rows.map(|p| self.policy.value_model.score(p)).collect();
             shadow.offer(Served { work, probabilities, score });
         }
     }

@@ -17,6 +17,7 @@ use crate::error::RankError;
 use crate::estimate::rows_within;
 use crate::guardrails::{Outcome, Side};
 use crate::request::{Rung, Variant};
+use crate::value_model;
 use lately_model::probability;
 
 /// What a model gave, of the rows of the work.
@@ -197,8 +198,9 @@ impl Ranker {
     ) -> Scores {
         if let Some((work, answer)) = logits {
             let probabilities: Vec<f32> = answer.logits.into_iter().map(probability).collect();
+            let weights = ask.weights();
             let rows = probabilities.chunks_exact(self.heads.len().max(1));
-            let mut score: Vec<f32> = rows.map(|p| ask.policy.value_model.score(p)).collect();
+            let mut score: Vec<f32> = rows.map(|p| value_model::score(&weights, p)).collect();
             self.last_known.ranked(&ask.user, candidates.iter().map(|c| &c.item).zip(score.iter().copied()));
             fill(&mut score, candidates.len());
             return Scores { score, probabilities, work: Some(work) };

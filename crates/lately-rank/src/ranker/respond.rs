@@ -4,6 +4,7 @@ use super::{Ask, Known, Ranker, Scores, Slate};
 use crate::clock::StageClock;
 use crate::impression::impression;
 use crate::request::{Explain, ModelRef, RankResponse, Rung, Variant};
+use crate::select::page_diversity;
 
 impl Ranker {
     /// The response, and the record of it in the log.
@@ -44,6 +45,7 @@ impl Ranker {
         };
         if !response.items.is_empty() {
             if ask.slate {
+                self.varied(&response);
                 self.shown.add(&response.user, response.items.iter().map(|i| &i.item), response.time_ms);
             }
             self.impressions.log(impression(&response, ask.surface));
@@ -51,6 +53,19 @@ impl Ranker {
         clock.lap("log");
         response.timings_us = clock.finish(arm);
         response
+    }
+}
+
+impl Ranker {
+    /// How varied a page is, in metrics.
+    fn varied(&self, response: &RankResponse) {
+        let features: Vec<_> = response.items.iter().map(|i| self.store.item(&i.item)).collect();
+        let topics: Vec<u32> = features.iter().map(|f| self.topic(f.as_deref())).collect();
+        let embeddings: Vec<&[f32]> = features.iter().map(|f| self.embedding(f.as_deref())).collect();
+        let page = page_diversity(&topics, &embeddings);
+        metrics::histogram!("lately_rank_page_topics").record(page.unique_topics as f64);
+        metrics::histogram!("lately_rank_page_topic_entropy").record(page.topic_entropy);
+        metrics::histogram!("lately_rank_page_distance").record(page.intra_list_distance);
     }
 }
 

@@ -162,6 +162,61 @@ fn an_untrained_model_ranks_all_candidates_known_or_not() {
 }
 
 #[test]
+fn pins_have_their_places_and_what_cannot_be_pinned_says_so() {
+    let house = house(patient());
+    house.slot.swap(model(1)).unwrap();
+    house.store.append(vec![action("u", "i07", "hide", now_ms())]).unwrap();
+    let pin = |id: &str, position| Pin { item: item_id(id), position };
+    let pins = vec![pin("i30", 2), pin("i01", 0), pin("i31", 2), pin("i07", 1), pin("no", 3), pin("i32", 9)];
+    let ask = RankRequest { limit: Some(5), pins, ..RankRequest::new(user("u"), candidates(20)) };
+    let response = house.ranker.rank(ask).unwrap();
+    let ranked = names(&response);
+    assert_eq!((ranked.len(), ranked[0], ranked[2]), (5, "i01", "i30"));
+    assert!(response.items[2].heads.len() == 3 && response.items[2].score.is_finite());
+    let dropped: Vec<_> = response.dropped.iter().map(|d| (d.item.as_str(), d.reason)).collect();
+    let reasons = [("i31", Reason::Pin), ("i07", Reason::Hidden), ("no", Reason::Pin), ("i32", Reason::Pin)];
+    assert_eq!(dropped, reasons);
+    let feed = FeedRequest { pins: vec![pin("i05", 1)], ..FeedRequest::new(user("u"), 10) };
+    let response = house.ranker.feed(feed).unwrap();
+    assert_eq!(names(&response).iter().filter(|i| **i == "i05").count(), 1);
+    assert_eq!(names(&response)[1], "i05");
+}
+
+#[test]
+fn what_a_user_blocked_is_in_no_feed_and_a_ranking_drops_it_where_asked() {
+    let mut config = patient();
+    config.select.blocked = vec![crate::BlockRule { user: "follows".into(), item: "topic".into() }];
+    let house = house(config);
+    house.slot.swap(model(1)).unwrap();
+    let features = FeatureValues::from([("follows".into(), FeatureValue::Text("t1".into()))]);
+    house.store.append(vec![Event::User(User { user: user("u"), time_ms: now_ms(), features })]).unwrap();
+    let of_t1 = |id: &str| id[1..].parse::<usize>().unwrap() % 4 == 1;
+    let page = feed(&house, 40);
+    assert!(names(&page).len() == 30 && !names(&page).into_iter().any(of_t1), "{:?}", names(&page));
+    let mut ask = RankRequest::new(user("u"), candidates(8));
+    assert_eq!(house.ranker.rank(ask.clone()).unwrap().items.len(), 8);
+    ask.rules.hidden = true;
+    let dropped = house.ranker.rank(ask).unwrap().dropped;
+    let reasons: Vec<_> = dropped.iter().map(|d| (d.item.as_str(), d.reason)).collect();
+    assert_eq!(reasons, [("i01", Reason::Blocked), ("i05", Reason::Blocked)]);
+}
+
+#[test]
+fn a_feed_keeps_to_a_hard_rule_and_blends() {
+    let mut config = patient();
+    config.select.diversity = crate::Diversity::Ssd;
+    config.select.caps = vec![crate::CapRule { feature: "topic".into(), at_most: 2 }];
+    let house = house(config);
+    house.slot.swap(model(1)).unwrap();
+    assert_eq!(names(&feed(&house, 20)).len(), 8, "two of each of four topics");
+    let mut bad = patient();
+    bad.select.caps = vec![crate::CapRule { feature: "author".into(), at_most: 2 }];
+    let schema = Arc::new(schema());
+    let refused = Ranker::new(house.store.clone(), house.slot.clone(), schema, bad).unwrap_err();
+    assert!(refused.to_string().contains("`author`: the schema's categorical ones are topic"), "{refused}");
+}
+
+#[test]
 fn without_a_model_the_order_is_by_popularity_and_says_so() {
     let house = house(patient());
     let now = now_ms();
@@ -450,7 +505,8 @@ fn requests_beyond_the_limits_are_refused_with_what_to_do() {
         let House { store, slot, _dir, .. } = self::house(patient());
         Ranker::new(store, slot, Arc::new(schema()), config).unwrap_err().to_string()
     };
-    let weights = ValueModelConfig { weights: [("saved".to_owned(), 1.0)].into() };
+    let weights =
+        ValueModelConfig { weights: [("saved".to_owned(), 1.0)].into(), ..ValueModelConfig::default() };
     assert!(bad(RankConfig { value_model: weights, ..patient() }).contains("`saved`"));
     assert!(bad(RankConfig { max_candidates: 2_001, ..patient() }).contains("1 to 2000"));
 }

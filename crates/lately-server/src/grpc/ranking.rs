@@ -64,9 +64,19 @@ fn ranking(message: pb::RankRequest) -> Result<rank::RankRequest, ApiError> {
         request: message.request.as_deref().map(ask::request).transpose()?,
         deadline: message.deadline_ms.map(Duration::from_millis),
         explain: message.explain,
+        pins: pins(message.pins)?,
         rules,
         ..rank::RankRequest::new(ask::user(&message.user)?, ask::items("candidates", message.candidates)?)
     })
+}
+
+fn pins(pins: Vec<pb::Pin>) -> Result<Vec<rank::Pin>, ApiError> {
+    let pin = |pin: pb::Pin| {
+        let position = u16::try_from(pin.position)
+            .map_err(|_| ask::bad(format!("pins: position {}: it must be 0 to 65,535", pin.position)))?;
+        Ok(rank::Pin { item: ask::item(&pin.item)?, position })
+    };
+    pins.into_iter().map(pin).collect()
 }
 
 fn feed(message: pb::FeedRequest) -> Result<rank::FeedRequest, ApiError> {
@@ -76,6 +86,7 @@ fn feed(message: pb::FeedRequest) -> Result<rank::FeedRequest, ApiError> {
         request: message.request.as_deref().map(ask::request).transpose()?,
         deadline: message.deadline_ms.map(Duration::from_millis),
         explain: message.explain,
+        pins: pins(message.pins)?,
         ..rank::FeedRequest::new(ask::user(&message.user)?, limit)
     })
 }

@@ -8,7 +8,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use lately_features::{ItemId, RequestId, UserId};
-use lately_rank::{RankRequest, RankResponse, Rules};
+use lately_rank::{Pin, RankRequest, RankResponse, Rules};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -48,9 +48,23 @@ pub(crate) struct RankBody {
     /// Variants to try out, by experiment; they are not logged.
     #[serde(default)]
     variants: BTreeMap<String, String>,
+    /// Items that have their places whatever their scores, at most 16; those that cannot are in `dropped`.
+    #[serde(default)]
+    pins: Vec<WirePin>,
     /// `background` is ranked where nothing else waits, and refused first. Default interactive.
     #[serde(default)]
     priority: WirePriority,
+}
+
+/// An item with a place of its own.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WirePin {
+    /// Which; it need not be among the candidates.
+    #[schema(value_type = String)]
+    item: ItemId,
+    /// Its place, from 0.
+    position: u16,
 }
 
 /// What to drop.
@@ -181,6 +195,7 @@ impl From<RankBody> for RankRequest {
             explain: body.explain,
             rules,
             variants: body.variants.into_iter().collect(),
+            pins: body.pins.into_iter().map(|p| Pin { item: p.item, position: p.position }).collect(),
             priority: body.priority.into(),
             ..Self::new(body.user, body.candidates)
         }

@@ -76,12 +76,13 @@ async fn a_save_enters_the_next_ranking_and_the_users_page_until_the_user_is_for
         request: Some("r1".to_owned()),
         drop: vec![pb::DropRule::Hidden.into(), pb::DropRule::Shown.into()],
         spacing: true,
+        pins: vec![pb::Pin { item: "i2".to_owned(), position: 0 }],
         ..ask(&["i1", "i2", "i1"])
     };
     let ranked = ranking.rank(full).await.unwrap().into_inner();
     assert_eq!((ranked.items.len(), ranked.request.as_str(), ranked.user.as_str()), (1, "r1", "u"));
     assert!(ranked.watermark >= taken.watermark && ranked.degraded.is_empty(), "{ranked:?}");
-    assert_eq!(ranked.explain.unwrap().tokens, 1);
+    assert_eq!((ranked.explain.unwrap().tokens, ranked.items[0].item.as_str()), (1, "i2"), "it is pinned");
     assert_eq!((ranked.dropped[0].item.as_str(), ranked.dropped[0].reason.as_str()), ("i1", "duplicate"));
     assert!(ranked.timings_us.contains_key("score"));
 
