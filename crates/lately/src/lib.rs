@@ -2,7 +2,7 @@
 //! ([`config`]), the composition ([`wire_up`]), learning from a log ([`log_source`], [`embeddings`],
 //! [`learn`], [`retrain`]), comparing configurations ([`ablate`]), the
 //! watch over drift and skew ([`watch`], [`doctor`]), load tests ([`load`]) and sizing ([`size`]), importers
-//! ([`import`]), the synthetic world ([`world`]) and the demo ([`demo`]).
+//! ([`import`]), the synthetic world ([`world`]), the demo ([`demo`]) and weeks of a synthetic product ([`simulate`]).
 
 pub mod ablate;
 pub mod commands;
@@ -21,6 +21,7 @@ pub mod log_source;
 mod replayed;
 pub mod retrain;
 mod rollout;
+pub mod simulate;
 pub mod size;
 pub mod watch;
 pub mod wire_up;

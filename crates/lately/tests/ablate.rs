@@ -34,7 +34,8 @@ paper_non_core = { click = -1.5 }
 fn small_world() -> Result<TempDir> {
     let dir = tempfile::tempdir()?;
     let store = DataDir::create(dir.path(), &format!("[schema]\n{SCHEMA}"))?.store()?;
-    let world = World::new(WorldConfig { users: 30, items: 64, topics: 4, seed: 3, drift: 0.0 })?;
+    let world =
+        World::new(WorldConfig { users: 30, items: 64, topics: 4, seed: 3, ..WorldConfig::default() })?;
     let before = WORLD_END_MS - 2 * 86_400_000;
     for events in [world.items(before), world.users(before), world.bootstrap(2, WORLD_END_MS)?] {
         store.append(events)?;

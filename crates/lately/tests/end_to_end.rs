@@ -103,7 +103,7 @@ fn small(dir: &Path) -> Result<DemoOptions> {
     DataDir::create(dir, &toml::to_string(&config)?)?;
     Ok(DemoOptions {
         dir: Some(dir.to_owned()),
-        world: WorldConfig { users: 60, items: ITEMS, topics: TOPICS, seed: 1, drift: 0.0 },
+        world: WorldConfig { users: 60, items: ITEMS, topics: TOPICS, seed: 1, ..WorldConfig::default() },
         days: 2,
         bind: "127.0.0.1:0".to_owned(),
         admin_bind: "127.0.0.1:0".to_owned(),

@@ -35,7 +35,13 @@ impl House {
     fn new() -> Result<Self> {
         let temporary = tempfile::tempdir()?;
         let dir = small(temporary.path())?;
-        let world = World::new(WorldConfig { users: 100, items: 240, topics: 12, seed: 7, drift: 0.0 })?;
+        let world = World::new(WorldConfig {
+            users: 100,
+            items: 240,
+            topics: 12,
+            seed: 7,
+            ..WorldConfig::default()
+        })?;
         let store = Arc::new(dir.store()?);
         let noon = NOON;
         let start = noon - 2 * DAY_MS;

@@ -28,7 +28,8 @@ fn world(change: &dyn Fn(&mut lately_features::Item)) -> Result<(TempDir, Watch)
     let toml = format!("[watch]\nhours = 12\nminutes = 0\n[schema]\n{SCHEMA}");
     let dir = DataDir::create(temporary.path(), &toml)?;
     let store = Arc::new(dir.store()?);
-    let world = World::new(WorldConfig { users: 150, items: 300, topics: 12, seed: 5, drift: 0.0 })?;
+    let world =
+        World::new(WorldConfig { users: 150, items: 300, topics: 12, seed: 5, ..WorldConfig::default() })?;
     let (end, start) = (now_ms(), now_ms() - 3 * DAY_MS);
     let noon = end - DAY_MS / 2;
     let (before, after) = world.bootstrap(3, end)?.into_iter().partition(|e| e.time_ms() < noon);
@@ -175,7 +176,8 @@ fn thousands_of_rankings_are_made_again_to_the_bit() -> Result<()> {
     let temporary = tempfile::tempdir()?;
     let dir = DataDir::create(temporary.path(), &format!("[schema]\n{SCHEMA}"))?;
     let store = Arc::new(dir.store()?);
-    let world = World::new(WorldConfig { users: 60, items: 200, topics: 8, seed: 2, drift: 0.0 })?;
+    let world =
+        World::new(WorldConfig { users: 60, items: 200, topics: 8, seed: 2, ..WorldConfig::default() })?;
     store.append(world.items(now_ms() - DAY_MS))?;
     store.append(world.users(now_ms() - DAY_MS))?;
     let registry = dir.registry()?;

@@ -15,6 +15,7 @@ mod promotion;
 mod replay;
 mod retrain;
 mod serve;
+mod simulate;
 mod size;
 mod train;
 
@@ -58,6 +59,8 @@ enum Command {
     /// Compare variants between people.
     #[command(subcommand)]
     Experiment(experiment::Command),
+    /// Live weeks of a synthetic product: A/B experiments, launches, diversity.
+    Simulate(simulate::Args),
     /// Look a data directory over: disk, model, log, drift, calibration, replay.
     Doctor(doctor::Args),
     /// Load a server and see how it holds up.
@@ -86,6 +89,7 @@ impl Cli {
             Command::Serve(args) => serve::run(&args),
             Command::Replay(args) => replay::run(&args),
             Command::Experiment(command) => experiment::run(&command),
+            Command::Simulate(args) => simulate::run(&args),
             Command::Doctor(args) => doctor::run(&args),
             Command::Bench(command) => bench::run(&command),
             Command::Size(args) => size::run(&args),

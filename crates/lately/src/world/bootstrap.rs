@@ -5,7 +5,7 @@ use lately_features::{Event, EventId, ItemId, RequestId, UserId};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use super::{World, WorldError, stream};
+use super::{Arrival, World, WorldError, stream};
 
 const DAY_MS: i64 = 86_400_000;
 /// Items of a page.
@@ -41,7 +41,11 @@ impl World {
             let n = expected as usize + usize::from(rng.random_bool(expected.fract()));
             for _ in 0..n {
                 let at = rng.random_range(0..i64::from(days.max(1)) * DAY_MS);
-                visits.push((start_ms + at, person.id.clone()));
+                match person.arrival {
+                    Arrival::Always => visits.push((start_ms + at, person.id.clone())),
+                    Arrival::Resurrected => visits.push((start_ms + at / 8, person.id.clone())),
+                    Arrival::New => {}
+                }
             }
         }
         visits.sort();

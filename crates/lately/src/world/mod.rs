@@ -8,6 +8,7 @@
 mod bootstrap;
 mod catalogue;
 mod drift;
+mod life;
 mod population;
 mod session;
 
@@ -18,6 +19,8 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use self::catalogue::Thing;
+pub use self::life::Life;
+pub use self::population::Arrival;
 use self::population::Person;
 pub use self::session::{Chances, Outcome, Session};
 
@@ -42,11 +45,26 @@ pub struct WorldConfig {
     pub seed: u64,
     /// How fast fashions and tastes move on from day to day; 1 is a quick world. Default 0: not at all.
     pub drift: f64,
+    /// Chance that what a person who is not core wants lies outside their lasting tastes. Default 0.6, as for core people.
+    pub casual_stray: f64,
+    /// Share of the people who are not core that come for the first time after the world's past. Default 0.
+    pub newcomers: f64,
+    /// Share of them that were there at the past's beginning only, and come again after it. Default 0.
+    pub returners: f64,
 }
 
 impl Default for WorldConfig {
     fn default() -> Self {
-        Self { users: 400, items: 1_200, topics: 24, seed: 1, drift: 0.0 }
+        Self {
+            users: 400,
+            items: 1_200,
+            topics: 24,
+            seed: 1,
+            drift: 0.0,
+            casual_stray: session::STRAY,
+            newcomers: 0.0,
+            returners: 0.0,
+        }
     }
 }
 
@@ -77,7 +95,11 @@ pub struct World {
 impl World {
     /// Makes the world of a seed; sizes are raised to at least 1 user, 1 item and 2 topics.
     pub fn new(config: WorldConfig) -> Result<Self, WorldError> {
+        let share = |share: f64| if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 };
         let config = WorldConfig {
+            casual_stray: share(config.casual_stray),
+            newcomers: share(config.newcomers),
+            returners: share(config.returners),
             users: config.users.max(1),
             items: config.items.max(1),
             topics: config.topics.clamp(2, catalogue::TOPICS.len()),
@@ -117,9 +139,35 @@ impl World {
         Ok(self.person(user)?.visits_per_day)
     }
 
+    /// The seed from which everything follows.
+    pub fn seed(&self) -> u64 {
+        self.config.seed
+    }
+
+    /// Topic of a thing, from 0.
+    pub fn topic(&self, item: &ItemId) -> Result<usize, WorldError> {
+        Ok(self.thing(item)?.topic)
+    }
+
+    /// Whether a person is core, and when they are here.
+    pub fn kind(&self, user: &UserId) -> Result<(bool, Arrival), WorldError> {
+        let person = self.person(user)?;
+        Ok((person.core, person.arrival))
+    }
+
     /// Opens the app as `user` at `time_ms`.
     pub fn visit(&self, user: &UserId, time_ms: i64) -> Result<Session<'_>, WorldError> {
-        Ok(Session::open(self, self.person(user)?, time_ms))
+        Ok(Session::open(self, self.person(user)?, time_ms, Vec::new()))
+    }
+
+    /// A long memory with nothing in it, for [`World::visit_with`].
+    pub fn life(&self) -> Life {
+        Life::new(self.config.topics)
+    }
+
+    /// As [`World::visit`], of a person with a long memory; tell it of the visit by [`Life::lived`].
+    pub fn visit_with(&self, user: &UserId, time_ms: i64, life: &Life) -> Result<Session<'_>, WorldError> {
+        Ok(Session::open(self, self.person(user)?, time_ms, life.weariness(time_ms)))
     }
 
     fn person(&self, user: &UserId) -> Result<&Person, WorldError> {
@@ -134,7 +182,7 @@ impl World {
 }
 
 /// A stream of random numbers that depends on nothing but the seed and what it is for.
-fn stream(seed: u64, purpose: u64, of: u64) -> ChaCha8Rng {
+pub(crate) fn stream(seed: u64, purpose: u64, of: u64) -> ChaCha8Rng {
     let mut key = [0; 32];
     for (bytes, word) in key.chunks_exact_mut(8).zip([seed, purpose, of, 0x6c61_7465_6c79]) {
         bytes.copy_from_slice(&word.to_le_bytes());

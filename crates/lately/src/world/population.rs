@@ -6,6 +6,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use super::catalogue::TOPICS;
+use super::session::STRAY;
 use super::{WorldConfig, WorldError, draw, normal, stream};
 
 const COUNTRIES: [&str; 6] = ["BR", "DE", "IN", "JP", "KE", "US"];
@@ -14,13 +15,27 @@ const CORE: f64 = 0.3;
 /// Topics that a person likes for long.
 pub(super) const LIKED: usize = 4;
 
+/// When somebody who is not core is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// All the time.
+    Always,
+    /// Not before the end of the world's past.
+    New,
+    /// At the past's beginning, and again after its end.
+    Resurrected,
+}
+
 /// One person, as they are for long.
 #[derive(Debug)]
 pub(super) struct Person {
     pub(super) id: UserId,
     pub(super) number: u64,
     pub(super) core: bool,
+    pub(super) arrival: Arrival,
     pub(super) visits_per_day: f64,
+    /// Chance that a want lies outside the lasting tastes.
+    pub(super) stray: f64,
     /// Taste for each topic, 0 to 1; sums to 1.
     pub(super) taste: Vec<f64>,
     /// Weights by which topics come to be liked.
@@ -50,6 +65,17 @@ pub(super) fn make(config: &WorldConfig) -> Result<Vec<Person>, WorldError> {
     (0..config.users).map(|i| person(i as u64, config, &mut stream(config.seed, 2, i as u64))).collect()
 }
 
+/// From a stream of its own, so that a world without such people is the same to the number.
+fn arrival(number: u64, config: &WorldConfig, core: bool) -> Arrival {
+    let draw = stream(config.seed, 0xa441, number).random::<f64>();
+    match draw {
+        _ if core => Arrival::Always,
+        draw if draw < config.newcomers => Arrival::New,
+        draw if draw < config.newcomers + config.returners => Arrival::Resurrected,
+        _ => Arrival::Always,
+    }
+}
+
 fn person(number: u64, config: &WorldConfig, rng: &mut ChaCha8Rng) -> Result<Person, WorldError> {
     let core = rng.random_bool(CORE);
     let visits_per_day = if core { 3.0 } else { 0.5 } * rng.random_range(0.6..1.4);
@@ -67,7 +93,9 @@ fn person(number: u64, config: &WorldConfig, rng: &mut ChaCha8Rng) -> Result<Per
         id: UserId::new(format!("user-{number:04}"))?,
         number,
         core,
+        arrival: arrival(number, config, core),
         visits_per_day,
+        stray: if core { STRAY } else { config.casual_stray },
         taste,
         popular,
         disliked: disliked.unwrap_or(0),

@@ -14,7 +14,7 @@ use super::{World, WorldError, draw, stream};
 /// How long a want lasts, ms: two visits within it start from the same want.
 const PHASE_MS: i64 = 30 * 60 * 1000;
 /// Chance that a want lies outside the lasting tastes.
-const STRAY: f64 = 0.6;
+pub(super) const STRAY: f64 = 0.6;
 /// How far an action moves the want to the item's topic.
 const PULL: f64 = 0.2;
 /// Chance, at each page, that the want moves on by itself.
@@ -58,17 +58,25 @@ pub struct Session<'w> {
     want: Vec<f64>,
     /// Topics of the latest items looked at, oldest first.
     recent: VecDeque<usize>,
+    /// What each topic has lost over the last days, logits; empty: nothing.
+    weary: Vec<f64>,
+    /// Items looked at so far, by topic.
+    looked: Vec<u32>,
+    /// Pages, and what came of them: clicks, saves, hides.
+    done: [u32; 4],
     rng: ChaCha8Rng,
 }
 
 impl<'w> Session<'w> {
-    pub(super) fn open(world: &'w World, person: &'w Person, time_ms: i64) -> Self {
+    pub(super) fn open(world: &'w World, person: &'w Person, time_ms: i64, weary: Vec<f64>) -> Self {
         let seed = world.config.seed;
         let phase = time_ms.div_euclid(PHASE_MS) as u64;
         let mood = world.mood(person, time_ms);
-        let want = fresh_want(&mood, &mut stream(seed, 3 + person.number, phase));
+        let want = fresh_want(&mood, person.stray, &mut stream(seed, 3 + person.number, phase));
         let rng = stream(seed ^ 0x5e55_1011, 3 + person.number, time_ms as u64);
-        Self { world, person, mood, want, recent: VecDeque::with_capacity(MEMORY + 1), rng }
+        let recent = VecDeque::with_capacity(MEMORY + 1);
+        let looked = vec![0; world.config.topics];
+        Self { world, person, mood, want, recent, weary, looked, done: [0; 4], rng }
     }
 
     /// Whose visit it is.
@@ -86,6 +94,7 @@ impl<'w> Session<'w> {
         let things = items.iter().map(|i| self.world.thing(i)).collect::<Result<Vec<_>, _>>()?;
         let mut out = Vec::new();
         let mut clock = 0;
+        self.done[0] += 1;
         for thing in things {
             clock += self.rng.random_range(300..1_500);
             self.look(thing, &mut clock, &mut out);
@@ -94,9 +103,20 @@ impl<'w> Session<'w> {
             }
         }
         if self.rng.random_bool(MOVE_ON) {
-            self.want = fresh_want(&self.mood, &mut self.rng);
+            self.want = fresh_want(&self.mood, self.person.stray, &mut self.rng);
         }
         Ok(out)
+    }
+
+    /// Items looked at so far, by topic.
+    pub(super) fn looked(&self) -> &[u32] {
+        &self.looked
+    }
+
+    /// What a page was worth on average: a save 1, a click 0.3, a hide -2.
+    pub(super) fn pleasure(&self) -> f64 {
+        let [pages, clicks, saves, hides] = self.done.map(f64::from);
+        (saves + 0.3 * clicks - 2.0 * hides) / pages.max(1.0)
     }
 
     /// Whether another page is asked for.
@@ -108,6 +128,7 @@ impl<'w> Session<'w> {
         let Chances { click, save, hide } = self.chances_of(thing);
         let mut push = |action, delay_ms| out.push(Outcome { item: thing.id.clone(), action, delay_ms });
         push("seen", *clock);
+        self.looked[thing.topic] += 1;
         self.recent.push_back(thing.topic);
         if self.recent.len() > MEMORY {
             self.recent.pop_front();
@@ -115,14 +136,17 @@ impl<'w> Session<'w> {
         if self.rng.random_bool(hide) {
             *clock += self.rng.random_range(500..1_500);
             push("hide", *clock);
+            self.done[3] += 1;
             self.want[thing.topic] *= 0.3;
         } else if self.rng.random_bool((click / (1.0 - hide)).min(1.0)) {
             *clock += self.rng.random_range(500..2_000);
             push("click", *clock);
+            self.done[1] += 1;
             let saved = self.rng.random_bool((save / click).min(1.0));
             *clock += self.rng.random_range(2_000..20_000);
             if saved {
                 push("save", *clock);
+                self.done[2] += 1;
             }
             self.pull(thing.topic, if saved { 2.0 * PULL } else { PULL });
         }
@@ -141,7 +165,8 @@ impl<'w> Session<'w> {
         let repeats = self.recent.iter().filter(|t| **t == thing.topic).count() as f64;
         // Two or three of a kind are welcome, more are tiring.
         let tired = (repeats - 3.0).max(0.0);
-        let base = self.person.readiness + thing.quality + fashion + 1.6 * taste - 0.35 * tired;
+        let weary = self.weary.get(thing.topic).copied().unwrap_or(0.0);
+        let base = self.person.readiness + thing.quality + fashion + 1.6 * taste - 0.35 * tired - weary;
         let disliked = if thing.topic == self.person.disliked { 1.0 } else { 0.0 };
         let hide =
             sigmoid(-5.2 + 2.2 * disliked + 0.35 * tired - 1.5 * want - 0.4 * (thing.quality + fashion));
@@ -152,11 +177,11 @@ impl<'w> Session<'w> {
 }
 
 /// What is wanted for a while: mostly one topic, a little of a second, and of everything a trace.
-fn fresh_want(mood: &Mood, rng: &mut ChaCha8Rng) -> Vec<f64> {
+fn fresh_want(mood: &Mood, stray: f64, rng: &mut ChaCha8Rng) -> Vec<f64> {
     let topics = mood.taste.len();
     // What is in fashion is wanted more by those who stray.
     let fashion: Vec<f64> = mood.fashion.iter().map(|topic| topic.exp()).collect();
-    let mut one = || match rng.random_bool(STRAY) {
+    let mut one = || match rng.random_bool(stray) {
         true if fashion.is_empty() => rng.random_range(0..topics),
         true => draw(rng, &fashion),
         false => draw(rng, &mood.taste),

@@ -53,7 +53,8 @@ pub(crate) fn small_world() -> Result<TempDir> {
     let toml =
         format!("[model]\ncross_width = 16\nhidden = [16]\n[train]\nbatch_rows = 256\n[schema]\n{SCHEMA}");
     let store = DataDir::create(dir.path(), &toml)?.store()?;
-    let world = World::new(WorldConfig { users: 30, items: 64, topics: 4, seed: 3, drift: 0.0 })?;
+    let world =
+        World::new(WorldConfig { users: 30, items: 64, topics: 4, seed: 3, ..WorldConfig::default() })?;
     let before = WORLD_END_MS - 2 * 86_400_000;
     for events in [world.items(before), world.users(before), world.bootstrap(2, WORLD_END_MS)?] {
         store.append(events)?;
