@@ -2,6 +2,8 @@
 
 #[path = "support/http.rs"]
 mod http;
+#[path = "experiments/past.rs"]
+mod past;
 #[path = "support/run.rs"]
 mod run;
 
