@@ -272,6 +272,14 @@ fn a_later_look_keeps_the_clock_of_the_first() -> Outcome {
 }
 
 #[test]
+fn a_log_with_nothing_in_it_stands_at_the_start() -> Outcome {
+    let report = read(design(&[], None)?, &Log::new())?;
+    assert_eq!((report.now_ms, report.days, report.series.len()), (START, 0.0, 0));
+    assert!(report.users.iter().all(|u| u.users == 0) && report.comparisons.is_empty(), "{report}");
+    Ok(())
+}
+
+#[test]
 fn a_design_that_cannot_be_says_why() -> Outcome {
     let good = design(&[], None)?;
     let refused = |change: fn(&mut Design)| {
@@ -285,5 +293,9 @@ fn a_design_that_cannot_be_says_why() -> Outcome {
     assert!(refused(|d| d.metrics[0].of = "likes".to_owned()).contains("no column"));
     assert!(refused(|d| d.settings.window_days = 64).contains("63"));
     assert!(refused(|d| d.settings.alpha = 1.0).contains("between 0 and 1"));
+    assert!(refused(|d| d.settings.core_days = 29).contains("1 to window_days"));
+    assert!(refused(|d| d.settings.wanted_lift = f64::INFINITY).contains("more than 0"));
+    assert!(refused(|d| d.settings.min_users = 1).contains("at least 2 people"));
+    assert!(refused(|d| d.settings.max_users = 0).contains("at least 1 person"));
     Ok(())
 }

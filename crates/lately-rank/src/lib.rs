@@ -39,6 +39,7 @@
 //! | `lately_arm_rankings_total{arm, result}` | counter | a model was asked by arm: scored, failed, late |
 //! | `lately_arm_rank_seconds{arm}` | histogram | one ranking, all stages, by arm |
 //! | `lately_guardrail_unwatched_total` | counter | rankings whose actions were not waited for, as too many were |
+//! | `lately_rank_hidden_errors_total` | counter | rankings that went by the latest actions alone for what is hidden |
 //! | `lately_follower_errors_total` | counter | failed reads of the log by the follower |
 
 mod agreement;

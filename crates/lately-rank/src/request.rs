@@ -9,7 +9,7 @@ use crate::experiment::Exposure;
 /// Rules that a caller may switch on for a ranking; a feed has all of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rules {
-    /// Drop items on which the user's sequence holds a negative action, and what the user blocked.
+    /// Drop items on which the user ever did something negative, and what the user blocked.
     pub hidden: bool,
     /// Drop items that were shown to the user a short while ago.
     pub shown: bool,

@@ -18,6 +18,10 @@ use crate::gate::Gate;
 use crate::limits::Limits;
 use crate::stage::Stage;
 
+/// Reports of experiments in work at a time. The first one of an experiment reads the whole log: with a gate of their own
+/// those who wait for it take no place from writes.
+const REPORTS: usize = 2;
+
 /// Loads the registry's champion into the ranker's slot; an error says why the last good model stays. Given by the
 /// composition root: the server knows neither registry nor files.
 pub type Reload = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
@@ -31,6 +35,7 @@ pub struct App {
     pub(crate) rankings: Arc<Admission>,
     pub(crate) caps: Caps,
     pub(crate) writes: Gate,
+    pub(crate) reports: Gate,
     pub(crate) metrics: Option<PrometheusHandle>,
     pub(crate) reload: Option<Reload>,
     pub(crate) experiments: Option<ExperimentDesk>,
@@ -51,6 +56,7 @@ impl App {
             rankings: Arc::new(Admission::new(&limits)),
             caps: Caps::new(&limits),
             writes: Gate::new(limits.writes, limits.wait()),
+            reports: Gate::new(REPORTS, limits.wait()),
             store,
             ranker,
             schema,

@@ -19,6 +19,16 @@ pub enum DeskError {
     Failed(String),
 }
 
+/// How an experiment stands, in the forms in which it is sent. Made by the composition root: the server does not know what
+/// the numbers mean.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExperimentReport {
+    /// All numbers.
+    pub json: serde_json::Value,
+    /// The table for people.
+    pub text: String,
+}
+
 /// A call of the desk.
 type Call<A, B> = Arc<dyn Fn(A) -> Result<B, DeskError> + Send + Sync>;
 
@@ -29,6 +39,8 @@ pub struct ExperimentDesk {
     pub book: Call<(), Book>,
     /// Makes a change; the book after it, which this server goes by when it is returned.
     pub change: Call<Change, Book>,
+    /// How the experiment of a name stands. The first call reads the whole log, a later one what came since.
+    pub report: Call<String, ExperimentReport>,
 }
 
 impl std::fmt::Debug for ExperimentDesk {

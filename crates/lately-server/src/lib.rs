@@ -46,7 +46,7 @@ mod serve;
 mod stage;
 
 pub use app::{App, Reload};
-pub use experiments::{DeskError, ExperimentDesk};
+pub use experiments::{DeskError, ExperimentDesk, ExperimentReport};
 pub use http::{admin_router, read_page, router};
 pub use limits::{LimitError, Limits};
 pub use metrics_text::{MetricsError, install_metrics};

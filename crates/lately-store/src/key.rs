@@ -1,8 +1,8 @@
 //! Keys of the keyspaces, as the table in the crate's documentation gives them.
 
 use fjall::UserKey;
-use lately_features::UserId;
 use lately_features::id::MAX_ID_BYTES;
+use lately_features::{ItemId, UserId};
 
 /// Kinds of records that the index finds by user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +53,17 @@ pub(crate) fn sequence(user: &UserId, time_ms: i64, offset: u64) -> UserKey {
     buffer.key()
 }
 
+/// An item that a user is not to be shown.
+pub(crate) fn hidden(user: &UserId, item: &ItemId) -> UserKey {
+    [user.as_str().as_bytes(), &[0], item.as_str().as_bytes()].concat().into()
+}
+
+/// The item in a key that [`hidden`] made for a user; `None` where it is none.
+pub(crate) fn hidden_item(user: &UserId, key: &[u8]) -> Option<ItemId> {
+    let item = key.get(user.as_str().len() + 1..)?;
+    ItemId::new(std::str::from_utf8(item).ok()?).ok()
+}
+
 /// A record of a user by its own id.
 pub(crate) fn index(user: &UserId, kind: Kind, id: u64) -> UserKey {
     let mut buffer = Buffer::of(user);
@@ -76,6 +87,9 @@ mod tests {
         let times = [i64::MAX, 1, 0, -1, i64::MIN];
         let keys: Vec<_> = times.iter().flat_map(|t| [9, 0].map(|o| sequence(&u, *t, o))).collect();
         assert!(keys.is_sorted() && keys.windows(2).all(|w| w[0] != w[1]));
+        let item = ItemId::new("i").unwrap();
+        assert_eq!(hidden_item(&u, &hidden(&u, &item)), Some(item));
+        assert_eq!(hidden_item(&u, b"u"), None);
         // "u" is a prefix of "u1", its keys are not.
         assert!(!sequence(&UserId::new("u1").unwrap(), 0, 0).starts_with(&user(&u)));
     }

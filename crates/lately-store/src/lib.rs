@@ -5,7 +5,7 @@
 //! `projector` (which keys one event writes), `sequence_cache` and `entities` (the views in memory), [`registry`],
 //! [`objects`] (bytes under names: where what is larger or shared is kept).
 //!
-//! One embedded `fjall` database holds all of it, in six keyspaces, so that one write batch makes a log record and
+//! One embedded `fjall` database holds all of it, in seven keyspaces, so that one write batch makes a log record and
 //! all that follows from it durable together:
 //!
 //! | keyspace  | key                                                     | value                                |
@@ -13,6 +13,7 @@
 //! | log       | offset (u64, big-endian)                                | [`Event`](lately_features::Event)    |
 //! | sequences | user, 0x00, time descending, offset descending          | `SequenceEntry`                      |
 //! | index     | user, 0x00, kind, XXH3-64 of the event or request id    | offset of the record                 |
+//! | hidden    | user, 0x00, item                                        | offset of its first negative action  |
 //! | items     | item                                                    | the item's newest log record         |
 //! | users     | user                                                    | the user's newest log record         |
 //! | meta      | a name                                                  | next offset; what the sequences mean |

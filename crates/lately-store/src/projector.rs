@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use fjall::{OwnedWriteBatch, UserKey, UserValue};
+use lately_features::schema::Polarity;
 use lately_features::{
     Action, Event, EventError, Features, ItemId, ItemVectors, Schema, SequenceEntry, UserId, codec,
 };
@@ -24,11 +25,13 @@ pub(crate) struct Prepared {
 
 /// What an event changes besides the log.
 pub(crate) enum Effect {
-    /// `entry` has no offset yet; `None` for a type that does not feed the sequence.
+    /// `entry` has no offset yet; `None` for a type that does not feed the sequence. `hides`: the item of a negative
+    /// action.
     Action {
         user: UserId,
         event: u64,
         entry: Option<SequenceEntry>,
+        hides: Option<ItemId>,
     },
     Impression {
         user: UserId,
@@ -74,7 +77,8 @@ impl Preparer {
                 {
                     return Err(EventError::UnknownSurface(name.clone()));
                 }
-                Effect::Action { user: a.user.clone(), event: a.event_id.hash64(), entry: self.entry(a)? }
+                let (entry, hides) = (self.entry(a)?, self.hides(a).cloned());
+                Effect::Action { user: a.user.clone(), event: a.event_id.hash64(), entry, hides }
             }
             Event::Impression(i) => Effect::Impression { user: i.user.clone(), request: i.request.hash64() },
             Event::Item(i) => {
@@ -88,6 +92,13 @@ impl Preparer {
             }
             Event::Forget(f) => Effect::Forget { user: f.user.clone() },
         })
+    }
+
+    /// The item that an action hides from its user for good: that of a negative one.
+    pub(crate) fn hides<'a>(&self, a: &'a Action) -> Option<&'a ItemId> {
+        let action = self.schema.action(&a.action)?;
+        let negative = self.schema.actions[usize::from(action)].polarity == Polarity::Negative;
+        negative.then_some(&a.item)
     }
 
     /// The sequence entry of an action, with offset 0; `None` where the type does not feed the sequence. A surface
@@ -143,9 +154,12 @@ impl<'a> Projection<'a> {
         let Prepared { record, effect } = prepared;
         let offset = self.next;
         match effect {
-            Effect::Action { user, event, entry } => {
+            Effect::Action { user, event, entry, hides } => {
                 if !self.claim(key::index(&user, Kind::Action, event))? {
                     return Ok(false);
+                }
+                if let Some(item) = hides {
+                    insert_hidden(self.engine, &mut self.batch, &user, &item, offset)?;
                 }
                 if let Some(entry) = entry {
                     self.push_entry(user, SequenceEntry { offset, ..entry })?;
@@ -211,8 +225,10 @@ impl<'a> Projection<'a> {
             self.batch.remove(&self.engine.index, key);
             removed += 1;
         }
-        for guard in self.engine.sequences.prefix(&prefix) {
-            self.batch.remove(&self.engine.sequences, guard.key()?);
+        for keyspace in [&self.engine.sequences, &self.engine.hidden] {
+            for guard in keyspace.prefix(&prefix) {
+                self.batch.remove(keyspace, guard.key()?);
+            }
         }
         Ok(removed)
     }
@@ -223,6 +239,21 @@ impl<'a> Projection<'a> {
         self.engine.commit(self.batch)?;
         Ok(self.changes)
     }
+}
+
+/// Writes that a user is not to be shown an item. The first action stays: from its offset on it is hidden.
+pub(crate) fn insert_hidden(
+    engine: &Engine,
+    batch: &mut OwnedWriteBatch,
+    user: &UserId,
+    item: &ItemId,
+    offset: u64,
+) -> Result<(), StoreError> {
+    let key = key::hidden(user, item);
+    if !engine.hidden.contains_key(&key)? {
+        batch.insert(&engine.hidden, key, offset.to_be_bytes());
+    }
+    Ok(())
 }
 
 /// Writes a sequence entry.

@@ -3,6 +3,7 @@
 //! The log holds names, a sequence entry holds positions in the schema. Where only the sequences are concerned they
 //! are rebuilt from the log; another list of action types is refused, as models and impressions name them too.
 
+use lately_features::schema::Polarity;
 use lately_features::{Schema, codec};
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +12,8 @@ use crate::engine::Engine;
 
 const KEY: &str = "vocabulary";
 const REBUILDING: &str = "rebuilding";
+/// Key of the names of the action types that hid items when they were written.
+const NEGATIVE: &str = "negative";
 
 /// The part of a schema that shapes stored sequences.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +35,12 @@ impl Vocabulary {
     }
 }
 
+/// Names of the action types that hide an item for good.
+fn negative(schema: &Schema) -> Vec<String> {
+    let all = schema.actions.iter().filter(|a| a.polarity == Polarity::Negative);
+    all.map(|a| a.name.clone()).collect()
+}
+
 /// What follows from a changed schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Change {
@@ -51,7 +60,11 @@ pub(crate) fn check(engine: &Engine, schema: &Schema) -> Result<Change, StoreErr
             return Err(StoreError::Vocabulary { position, stored, declared });
         }
     }
+    let hidden_by = engine.meta.get(NEGATIVE)?;
+    let hidden_by = hidden_by.map(|bytes| codec::decode::<Vec<String>>(&bytes)).transpose();
+    let hidden_by = hidden_by.map_err(StoreError::record("the stored names of negative actions"))?;
     let rebuild = interrupted
+        || hidden_by != Some(negative(schema)) // `None`: written before hidden items were kept
         || !declared.actions.starts_with(&stored.actions)
         || !declared.surfaces.starts_with(&stored.surfaces)
         || declared.stored > stored.stored;
@@ -60,13 +73,15 @@ pub(crate) fn check(engine: &Engine, schema: &Schema) -> Result<Change, StoreErr
 
 /// Records that the data now follows this schema.
 pub(crate) fn save(engine: &Engine, schema: &Schema) -> Result<(), StoreError> {
-    let bytes = codec::encode(&Vocabulary::of(schema)).map_err(StoreError::Encode)?;
-    if engine.meta.get(KEY)?.is_some_and(|old| *old == *bytes) {
-        return Ok(());
-    }
+    let vocabulary = codec::encode(&Vocabulary::of(schema)).map_err(StoreError::Encode)?;
+    let negative = codec::encode(&negative(schema)).map_err(StoreError::Encode)?;
     let mut batch = engine.batch();
-    batch.insert(&engine.meta, KEY, bytes);
-    engine.commit(batch)
+    for (key, bytes) in [(KEY, vocabulary), (NEGATIVE, negative)] {
+        if engine.meta.get(key)?.is_none_or(|old| *old != *bytes) {
+            batch.insert(&engine.meta, key, bytes);
+        }
+    }
+    if batch.is_empty() { Ok(()) } else { engine.commit(batch) }
 }
 
 /// Marks that the sequences are incomplete, or complete again, so that a crash between is noticed.

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use lately_experiment::{DesignError, Settings};
 use lately_features::{Schema, SchemaError};
 use lately_model::ModelConfig;
 use lately_rank::RankConfig;
@@ -73,6 +74,8 @@ pub struct Config {
 pub struct ExperimentsConfig {
     /// Experiments that a server declares when it starts, where the book has them not; they are started by hand.
     pub declare: Vec<ExperimentDefinition>,
+    /// How the log is read into their reports.
+    pub readout: Settings,
 }
 
 /// About the data as a whole.
@@ -215,6 +218,14 @@ pub enum ConfigError {
         /// What is wrong.
         source: LakeConfigError,
     },
+    /// A setting of the reports of experiments is out of range.
+    #[error("{path}: [experiments.readout]: {source}")]
+    Readout {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: DesignError,
+    },
     /// There is no such time zone.
     #[error("{path}: [data] time_zone: {source}")]
     Zone {
@@ -243,6 +254,8 @@ impl Config {
         config.gate.check().map_err(|source| ConfigError::Gate { path: path.to_owned(), source })?;
         config.watch.check().map_err(|source| ConfigError::Watch { path: path.to_owned(), source })?;
         config.lake.check().map_err(|source| ConfigError::Lake { path: path.to_owned(), source })?;
+        let readout = &config.experiments.readout;
+        readout.check().map_err(|source| ConfigError::Readout { path: path.to_owned(), source })?;
         config.train.zone = Zone::named(&config.data.time_zone)
             .map_err(|source| ConfigError::Zone { path: path.to_owned(), source })?;
         Ok(config)
@@ -285,6 +298,9 @@ mod tests {
         every(&named["registry"], toml::Table::try_from(RegistryConfig::default()).unwrap(), "registry");
         every(&named["lake"], toml::Table::try_from(LakeConfig::default()).unwrap(), "lake");
         every(&named["serve"]["limits"], toml::Table::try_from(Limits::default()).unwrap(), "serve.limits");
+        assert_eq!(config.experiments, ExperimentsConfig::default());
+        let readout = toml::Table::try_from(Settings::default()).unwrap();
+        every(&named["experiments"]["readout"], readout, "experiments.readout");
         every(&named["canary"], toml::Table::try_from(CanaryConfig::default()).unwrap(), "canary");
         every(&named["watch"], toml::Table::try_from(WatchConfig::default()).unwrap(), "watch");
         assert_eq!(lacks, [] as [&str; 0]);
@@ -302,5 +318,9 @@ mod tests {
         let text = include_str!("../../../config/lately.toml").replace("psi = 0.25 ", "psi = 0.0 ");
         let refused = Config::parse(&text, Path::new("x.toml")).unwrap_err().to_string();
         assert_eq!(refused, "x.toml: [watch] psi is 0: it must be above 0");
+        let text = include_str!("../../../config/lately.toml").replace("core_days = 8 ", "core_days = 29 ");
+        let refused = Config::parse(&text, Path::new("x.toml")).unwrap_err().to_string();
+        let said = "x.toml: [experiments.readout]: experiment setting `core_days` is 29: 1 to window_days";
+        assert_eq!(refused, said);
     }
 }

@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::data_dir::DataDir;
-use crate::experiments::{Desk, Ledger, watch as watch_experiments};
+use crate::experiments::{Desk, Ledger, Readouts, watch as watch_experiments};
 use crate::follow::{Follower, watch};
 use crate::log_source::{Announced, announce};
 use crate::rollout::{Rollout, guard};
@@ -45,6 +45,7 @@ pub struct Server {
     guard: Option<(Sender<()>, JoinHandle<()>)>,
     follows: Option<(Sender<()>, JoinHandle<()>)>,
     experiments: Option<(Sender<()>, JoinHandle<()>)>,
+    desk: Arc<Desk>,
     /// What is found in the log while it serves.
     pub watch: Arc<Watch>,
     watching: Watching,
@@ -73,7 +74,7 @@ impl Server {
                 follower.follow().map(drop).map_err(|e| format!("{e:#}"))
             })
         };
-        let desk = experiments(dir, &ranker, &follower, &embedding_version)?;
+        let desk = experiments(dir, &store, &ranker, &follower, &embedding_version)?;
         let limits = dir.config.serve.limits.clone();
         // A thread for each ranking and write that may be in work, and some for shutting down.
         let blocking = limits.rankings_max + limits.writes + 16;
@@ -123,6 +124,7 @@ impl Server {
             guard,
             follows: Some(follows),
             experiments: Some(experiments),
+            desk,
             _announced: announce(&dir.path, admin_address)?,
         })
     }
@@ -154,6 +156,7 @@ impl Server {
 
     fn halt(&mut self) -> Result<()> {
         self.watching.stop()?;
+        self.desk.close();
         for (stop, thread) in
             [self.guard.take(), self.follows.take(), self.experiments.take()].into_iter().flatten()
         {
@@ -179,6 +182,7 @@ impl Drop for Server {
 /// The experiments that the book and the configuration have.
 fn experiments(
     dir: &DataDir,
+    store: &Arc<Store>,
     ranker: &Arc<Ranker>,
     follower: &Arc<Follower>,
     embedding_version: &str,
@@ -188,7 +192,9 @@ fn experiments(
         tracing::warn!(name, "this experiment was started with another definition, which stays");
     }
     let precision = dir.config.rank.precision;
-    let desk = Arc::new(Desk::new(ledger, ranker, follower, &dir.schema, embedding_version, precision));
+    let readouts = Readouts::new(store, &dir.schema, &dir.config.experiments.readout);
+    let desk = Desk::new(ledger, ranker, follower, &dir.schema, embedding_version, precision, readouts);
+    let desk = Arc::new(desk);
     desk.refresh().context("cannot go by the experiments")?;
     Ok(desk)
 }

@@ -2,6 +2,8 @@
 
 #[path = "support/http.rs"]
 mod http;
+#[path = "experiments/past.rs"]
+mod past;
 #[path = "support/run.rs"]
 mod run;
 
@@ -42,6 +44,13 @@ fn an_experiment_is_declared_started_ramped_and_stopped_over_http() -> Result<()
     let (status, text) = house.admin.text("POST", "/admin/v1/experiments", Some(&definition))?;
     ensure!(status == 201, "{status}: {text}");
     ensure!(house.variants(None)?.is_empty(), "nobody is in a draft");
+    for (name, expected, said) in
+        [("saves-first", 409, "is draft: nobody is in it"), ("saves-last", 404, "declare it first")]
+    {
+        let (status, text) =
+            house.admin.text("GET", &format!("/admin/v1/experiments/{name}/report"), None)?;
+        ensure!(status == expected && text.contains(said), "{name}: {status}: {text}");
+    }
     house.a_draft_is_tried_out()?;
 
     house.to("start", json!({"ramp": 0.4}))?;
@@ -54,8 +63,13 @@ fn an_experiment_is_declared_started_ramped_and_stopped_over_http() -> Result<()
     let both: BTreeSet<&str> = all.values().map(String::as_str).collect();
     ensure!(both == BTreeSet::from(["control", "saves"]), "{both:?}");
     house.what_is_refused_says_what_to_do()?;
+    let report = house.a_report_counts_who_was_shown_and_what_they_did(&all)?;
 
     house.to("stop", json!({}))?;
+    let stopped = house.admin.json("GET", "/admin/v1/experiments/saves-first/report", None)?;
+    for part in ["users", "comparisons"] {
+        ensure!(stopped[part] == report[part], "the end changes nothing: {stopped}");
+    }
     ensure!(house.variants(None)?.is_empty(), "stopped for all");
     let book = house.admin.json("GET", "/admin/v1/experiments", None)?;
     ensure!(book["experiments"][0]["state"] == "stopped" && book["revision"] == 4, "{book}");
@@ -158,6 +172,47 @@ impl House {
         let (status, text) = self.data.text("GET", "/v1/feed?user=u&variants=saves-first:sevas", None)?;
         ensure!(status == 422 && text.contains("it has control, saves"), "{status}: {text}");
         Ok(())
+    }
+
+    /// Everybody saves once before the report; in `saves` all save once more, and every second person twice, as an
+    /// estimate asks for people who differ.
+    fn a_report_counts_who_was_shown_and_what_they_did(
+        &self,
+        all: &BTreeMap<String, String>,
+    ) -> Result<Value> {
+        let path = "/admin/v1/experiments/saves-first/report";
+        self.server.flush_impressions();
+        let first = self.admin.json("GET", path, None)?;
+        ensure!(first["comparisons"].as_array().is_some_and(|c| !c.is_empty()), "lists were shown: {first}");
+        let mut saves: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+        let mut events = Vec::new();
+        for (number, (user, variant)) in all.iter().enumerate() {
+            let count = 1 + (number % 2) + if variant == "saves" { 2 } else { 0 };
+            saves.entry(variant).or_default().push(count as f64);
+            events.extend((0..count).map(|n| {
+                json!({"type": "action", "event_id": format!("{user}-{n}"), "user": user, "item": "astronomy-001",
+                    "action": "save"})
+            }));
+        }
+        self.data.json("POST", "/v1/events", Some(&json!({"events": events})))?;
+        let report = self.admin.json("GET", path, None)?;
+        for (at, variant) in ["control", "saves"].into_iter().enumerate() {
+            let users = &report["users"][at];
+            ensure!(users["variant"] == variant && users["users"] == saves[variant].len(), "{users}");
+        }
+        let comparisons = report["comparisons"].as_array().context("no comparisons")?;
+        let of = comparisons.iter().find(|c| c["group"] == "all" && c["metric"] == "save_per_user");
+        let of = of.with_context(|| format!("no save_per_user: {report}"))?;
+        let mean = |variant: &str| saves[variant].iter().sum::<f64>() / saves[variant].len() as f64;
+        for (side, variant) in [("control", "control"), ("variant", "saves")] {
+            let got = of["plain"][side].as_f64().context("no mean")?;
+            ensure!((got - mean(variant)).abs() < 1e-9, "{variant}: {got} for {}", mean(variant));
+        }
+        ensure!(of["role"] == "primary" && of["significant"] == true, "{of}");
+        let url = format!("http://{}{path}", self.server.admin_address);
+        let table = ureq::get(url).header("accept", "text/plain").call()?.body_mut().read_to_string()?;
+        ensure!(table.contains("! save_per_user") && table.contains("WARNING `control` has"), "{table}");
+        Ok(report)
     }
 
     /// Who was served while it ran is logged with their variant, and nobody else.

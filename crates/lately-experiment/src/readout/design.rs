@@ -75,7 +75,7 @@ pub struct Metric {
 }
 
 /// How an experiment is read.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// Probability of an interval that misses. Default 0.05.
@@ -242,17 +242,33 @@ impl Metric {
 }
 
 impl Settings {
-    fn check(&self) -> Result<(), DesignError> {
+    /// Refuses a setting outside of its range.
+    ///
+    /// # Errors
+    /// [`DesignError::Setting`].
+    pub fn check(&self) -> Result<(), DesignError> {
         let chance = "a number between 0 and 1";
         let days = "1 to 63 days";
         let ranges = [
             ("alpha", self.alpha, 0.0 < self.alpha && self.alpha < 1.0, chance),
             ("power", self.power, 0.0 < self.power && self.power < 1.0, chance),
             ("mismatch_p", self.mismatch_p, 0.0 < self.mismatch_p && self.mismatch_p < 1.0, chance),
-            ("wanted_lift", self.wanted_lift, self.wanted_lift > 0.0, "more than 0"),
+            (
+                "wanted_lift",
+                self.wanted_lift,
+                self.wanted_lift > 0.0 && self.wanted_lift.is_finite(),
+                "more than 0",
+            ),
             ("planned_days", self.planned_days.into(), self.planned_days > 0, "at least 1 day"),
             ("window_days", self.window_days.into(), (1..64).contains(&self.window_days), days),
-            ("core_days", self.core_days.into(), (1..=self.window_days).contains(&self.core_days), days),
+            (
+                "core_days",
+                self.core_days.into(),
+                (1..=self.window_days).contains(&self.core_days),
+                "1 to window_days",
+            ),
+            ("min_users", self.min_users as f64, self.min_users > 1, "at least 2 people"),
+            ("max_users", self.max_users as f64, self.max_users > 0, "at least 1 person"),
         ];
         match ranges.into_iter().find(|(_, _, right, _)| !right) {
             Some((name, got, _, range)) => Err(DesignError::Setting { name, got, range }),

@@ -134,9 +134,9 @@ impl Readout {
         }
     }
 
-    /// How it stands now.
+    /// How it stands now; where nothing came yet, at the start.
     pub fn report(&self) -> Report {
-        let mut report = self.at(self.now_ms);
+        let mut report = self.at(self.now_ms.max(self.design.experiment.start_ms));
         report.series = self.days.clone();
         if report.days > self.days.last().map_or(0.0, |day| day.days) {
             report.series.push(Day::of(&report));

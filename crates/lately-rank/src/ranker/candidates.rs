@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use lately_features::schema::Polarity;
-use lately_features::{Features, ItemId};
+use lately_features::{Features, ItemId, UserId};
 
 use super::{Ask, Known, Ranker};
 use crate::request::{Dropped, Pin, Reason, Source};
@@ -23,7 +23,7 @@ pub(super) struct Candidate {
 impl Ranker {
     /// Given candidates, without those that the caller's rules drop.
     pub(super) fn admitted(&self, ask: &mut Ask, known: &Known, items: Vec<ItemId>) -> Vec<Candidate> {
-        let hidden = if ask.rules.hidden { self.hidden(known) } else { HashSet::new() };
+        let hidden = if ask.rules.hidden { self.hidden(&ask.user, known) } else { HashSet::new() };
         let shown =
             if ask.rules.shown { self.shown.of(&ask.user, known.context.time_ms) } else { HashSet::new() };
         let mut out = Vec::with_capacity(items.len());
@@ -46,7 +46,7 @@ impl Ranker {
     pub(super) fn retrieved(&self, ask: &Ask, known: &Known) -> Vec<Candidate> {
         let snapshot = self.follower.snapshot();
         let query = self.query(ask, known);
-        let hidden = self.hidden(known);
+        let hidden = self.hidden(&ask.user, known);
         let mut exclude = self.shown.of(&ask.user, known.context.time_ms);
         exclude.extend(hidden.iter().cloned());
         let mut found = retrieve(&snapshot, &ask.policy.retrieve, &query, &exclude);
@@ -64,7 +64,7 @@ impl Ranker {
         if ask.pins.is_empty() {
             return;
         }
-        let hidden = self.hidden(known);
+        let hidden = self.hidden(&ask.user, known);
         let mut kept: Vec<Pin> = Vec::new();
         for pin in std::mem::take(&mut ask.pins) {
             let taken = kept.iter().any(|k| k.item == pin.item || k.position == pin.position);
@@ -114,8 +114,13 @@ impl Ranker {
         entries.filter(move |e| e.offset < known.context.watermark && of(e.action)).map(|e| &e.item)
     }
 
-    fn hidden(&self, known: &Known) -> HashSet<ItemId> {
-        self.by_polarity(known, Polarity::Negative).cloned().collect()
+    /// What the user hid, ever. Where that cannot be read, what the sequence tells.
+    fn hidden(&self, user: &UserId, known: &Known) -> HashSet<ItemId> {
+        self.store.hidden(user, known.context.watermark).unwrap_or_else(|error| {
+            metrics::counter!("lately_rank_hidden_errors_total").increment(1);
+            tracing::warn!(%error, "the items that a user hid cannot be read: taking those of the latest actions");
+            self.by_polarity(known, Polarity::Negative).cloned().collect()
+        })
     }
 
     fn candidate(&self, item: ItemId, source: Option<Source>) -> Candidate {

@@ -455,6 +455,15 @@ fn a_feed_drops_hidden_and_just_shown_items_and_spaces_topics() {
     assert_eq!(ruled.items.len() + ruled.dropped.len(), 10);
     let hidden = ruled.dropped.iter().filter(|d| d.reason == Reason::Hidden);
     assert_eq!(hidden.map(|d| d.item.as_str()).collect::<Vec<_>>(), ["i05", "i06"]);
+    // However much follows.
+    let stored = i64::from(house.ranker.schema.sequence.stored);
+    house.store.append((0..=stored).map(|n| action("u", "i10", "save", now + n)).collect()).unwrap();
+    let ask = RankRequest {
+        rules: Rules { hidden: true, ..Rules::default() },
+        ..RankRequest::new(user("u"), candidates(10))
+    };
+    let dropped = house.ranker.rank(ask).unwrap().dropped;
+    assert_eq!(dropped.iter().map(|d| d.item.as_str()).collect::<Vec<_>>(), ["i05", "i06"]);
 }
 
 #[test]

@@ -1,10 +1,10 @@
-//! `/admin/v1/experiments`: declare, start, ramp, stop.
+//! `/admin/v1/experiments`: declare, start, ramp, report, stop.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use lately_rank::experiment::{Book, Change, Entry, ExperimentDefinition, ExperimentError};
 use serde::{Deserialize, Serialize};
@@ -78,6 +78,22 @@ pub(super) async fn ramp(
     Body(RampBody { ramp }): Body<RampBody>,
 ) -> Result<Json<Entry>, ApiError> {
     changed(&app, Change::Ramp { name: name.clone(), ramp }, name).await
+}
+
+/// How it stands: all numbers as JSON, or the table where `Accept` asks for `text/plain`.
+pub(super) async fn report(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let desk = desk(&app)?;
+    let report = app.reports.run(move || (desk.report)(name)).await?.map_err(ApiError::from)?;
+    let asked = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let kinds = asked.flat_map(|value| value.split(',')).filter_map(|kind| kind.split(';').next());
+    Ok(match kinds.map(str::trim).any(|kind| kind.eq_ignore_ascii_case("text/plain")) {
+        true => report.text.into_response(),
+        false => Json(report.json).into_response(),
+    })
 }
 
 /// Ends it for all.

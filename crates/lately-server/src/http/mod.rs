@@ -69,6 +69,7 @@ pub fn admin_router(app: Arc<App>) -> Router {
         .route("/admin/v1/log", get(log::page))
         .route("/admin/v1/experiments", get(experiments::list).post(experiments::declare))
         .route("/admin/v1/experiments/{name}", delete(experiments::remove))
+        .route("/admin/v1/experiments/{name}/report", get(experiments::report))
         .route("/admin/v1/experiments/{name}/start", post(experiments::start))
         .route("/admin/v1/experiments/{name}/ramp", post(experiments::ramp))
         .route("/admin/v1/experiments/{name}/stop", post(experiments::stop))

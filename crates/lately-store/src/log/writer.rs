@@ -9,7 +9,7 @@ use lately_features::{Event, UserId, codec};
 
 use super::queue::Queue;
 use super::{Answer, Done, Job, Shared, Ticket};
-use crate::projector::{Changes, Effect, Prepared, Preparer, Projection, insert_entry};
+use crate::projector::{Changes, Effect, Prepared, Preparer, Projection, insert_entry, insert_hidden};
 use crate::{StoreError, key, vocabulary};
 
 struct Writer {
@@ -144,12 +144,16 @@ impl Writer {
         let stop = |e: StoreError| self.stop(&e.to_string());
         vocabulary::mark_rebuilding(engine, true).map_err(stop)?;
         let mut batch = engine.batch();
-        for guard in engine.sequences.iter() {
-            batch.remove(&engine.sequences, guard.key()?);
-            if batch.len() >= self.batch_events {
-                engine.commit(std::mem::replace(&mut batch, engine.batch())).map_err(stop)?;
+        for keyspace in [&engine.sequences, &engine.hidden] {
+            for guard in keyspace.iter() {
+                batch.remove(keyspace, guard.key()?);
+                if batch.len() >= self.batch_events {
+                    engine.commit(std::mem::replace(&mut batch, engine.batch())).map_err(stop)?;
+                }
             }
         }
+        // What was hidden is written anew only where it is gone from disk.
+        engine.commit(std::mem::replace(&mut batch, engine.batch())).map_err(stop)?;
         let mut count = 0;
         for guard in engine.log.iter() {
             let (key, value) = guard.into_inner()?;
@@ -163,10 +167,14 @@ impl Writer {
                 .preparer
                 .entry(&action)
                 .map_err(|e| crate::engine::damaged(format!("{}: {e}", place())))?;
-            let Some(mut entry) = entry else { continue };
-            entry.offset = offset;
-            insert_entry(engine, &mut batch, &action.user, &entry)?;
-            count += 1;
+            if let Some(item) = self.preparer.hides(&action) {
+                insert_hidden(engine, &mut batch, &action.user, item, offset)?;
+            }
+            if let Some(mut entry) = entry {
+                entry.offset = offset;
+                insert_entry(engine, &mut batch, &action.user, &entry)?;
+                count += 1;
+            }
             if batch.len() >= self.batch_events {
                 engine.commit(std::mem::replace(&mut batch, engine.batch())).map_err(stop)?;
             }

@@ -3,6 +3,7 @@
 
 mod crash;
 mod damage;
+mod hidden;
 #[cfg(feature = "s3")]
 mod moto;
 mod objects;

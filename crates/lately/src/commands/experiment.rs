@@ -1,4 +1,9 @@
-//! `lately experiment`: declare, start, ramp, stop; a running server follows within seconds.
+//! `lately experiment`: declare, start, ramp, stop, which a running server follows within seconds; and read, plan, and judge
+//! other weights from the log.
+
+mod off_policy;
+mod power;
+mod report;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,12 +29,18 @@ pub(crate) enum Command {
     Start(Ramp),
     /// Change the share of its people.
     Ramp(Ramp),
+    /// How one stands: people, lifts, and whether to believe them.
+    Report(report::Args),
     /// End one for all.
     Stop(Named),
     /// Forget a draft or a stopped one.
     Remove(Named),
     /// Keep a share of the people out of all experiments.
     Holdout(Holdout),
+    /// How many people and days it takes to find an effect.
+    Power(power::Args),
+    /// What other weights of the value model would have earned, from lists whose first places were shuffled.
+    OffPolicy(off_policy::Args),
 }
 
 #[derive(Debug, Args)]
@@ -91,6 +102,9 @@ pub(super) fn run(command: &Command) -> Result<()> {
         Command::Stop(Named { name, data }) => change(data, &Change::Stop { name: name.clone() }),
         Command::Remove(Named { name, data }) => change(data, &Change::Remove { name: name.clone() }),
         Command::Holdout(Holdout { share, data }) => change(data, &Change::Holdout { share: *share }),
+        Command::Report(args) => report::run(args),
+        Command::Power(args) => power::run(args),
+        Command::OffPolicy(args) => off_policy::run(args),
     }
 }
 

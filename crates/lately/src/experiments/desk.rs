@@ -10,9 +10,10 @@ use anyhow::{Context, Result};
 use lately_features::Schema;
 use lately_rank::experiment::{Book, Change, State};
 use lately_rank::{ModelSlot, RankPrecision, Ranker};
-use lately_server::{DeskError, ExperimentDesk};
+use lately_server::{DeskError, ExperimentDesk, ExperimentReport};
 
 use super::ledger::{Ledger, LedgerError};
+use super::readout::{ReadoutError, Readouts};
 use crate::follow::Follower;
 
 /// Makes a server go by the book.
@@ -21,6 +22,7 @@ pub(crate) struct Desk {
     ranker: Arc<Ranker>,
     follower: Arc<Follower>,
     slots: Slots,
+    readouts: Readouts,
     /// What the ranker goes by. Held from the look at the book until the ranker has it: an older book must not come last.
     current: Mutex<Option<Book>>,
 }
@@ -41,6 +43,7 @@ impl Desk {
         schema: &Arc<Schema>,
         embedding_version: &str,
         precision: RankPrecision,
+        readouts: Readouts,
     ) -> Self {
         let slots = Slots {
             schema: Arc::clone(schema),
@@ -49,7 +52,7 @@ impl Desk {
             by_alias: Mutex::default(),
         };
         let (ranker, follower) = (Arc::clone(ranker), Arc::clone(follower));
-        Self { ledger, ranker, follower, slots, current: Mutex::default() }
+        Self { ledger, ranker, follower, slots, readouts, current: Mutex::default() }
     }
 
     /// Goes by the book as it is kept now, and serves what its aliases name now.
@@ -78,12 +81,24 @@ impl Desk {
         Ok(book)
     }
 
+    fn report(&self, name: &str) -> Result<ExperimentReport, DeskError> {
+        let report = self.readouts.report(&self.ledger.read()?, name)?;
+        let json = serde_json::to_value(&report).map_err(|error| DeskError::Failed(error.to_string()))?;
+        Ok(ExperimentReport { json, text: report.to_string() })
+    }
+
+    /// Ends reports in work: the first one of a long log may take minutes, and a server waits for it when it stops.
+    pub(crate) fn close(&self) {
+        self.readouts.close();
+    }
+
     /// What the admin door calls.
     pub(crate) fn door(self: &Arc<Self>) -> ExperimentDesk {
-        let (read, change) = (Arc::clone(self), Arc::clone(self));
+        let (read, change, report) = (Arc::clone(self), Arc::clone(self), Arc::clone(self));
         ExperimentDesk {
             book: Arc::new(move |()| Ok(read.ledger.read()?)),
             change: Arc::new(move |what| change.change(&what)),
+            report: Arc::new(move |name: String| report.report(&name)),
         }
     }
 }
@@ -124,6 +139,16 @@ impl From<LedgerError> for DeskError {
             LedgerError::Damaged(_) | LedgerError::Objects(_) | LedgerError::Registry(_) => {
                 Self::Failed(error.to_string())
             }
+        }
+    }
+}
+
+impl From<ReadoutError> for DeskError {
+    fn from(error: ReadoutError) -> Self {
+        match error {
+            ReadoutError::Refused(error) => Self::Refused(error),
+            ReadoutError::Design(_) | ReadoutError::Closed => Self::Conflict(error.to_string()),
+            ReadoutError::Store(_) => Self::Failed(error.to_string()),
         }
     }
 }
