@@ -39,6 +39,9 @@ pub(crate) struct Args {
     /// Towns at a time; default: one for each core.
     #[arg(long, default_value_t = Recipe::default().threads)]
     threads: usize,
+    /// `lately.toml` of the towns, without `[schema]`; default: a small model.
+    #[arg(long, value_name = "PATH")]
+    config: Option<PathBuf>,
     /// Write all numbers as JSON.
     #[arg(long, value_name = "PATH")]
     json: Option<PathBuf>,
@@ -49,6 +52,13 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let Suite::Headline = args.suite;
+    let built_in = Recipe::default();
+    let settings = match &args.config {
+        None => built_in.settings.clone(),
+        Some(path) => {
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?
+        }
+    };
     let recipe = Recipe {
         seeds: args.seeds.clone(),
         people: args.people,
@@ -56,7 +66,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         days: args.days,
         candidates: args.candidates,
         threads: args.threads,
-        ..Recipe::default()
+        settings,
+        ..built_in
     };
     let begun = Instant::now();
     let found = headline(&recipe, &|line| eprintln!("{line}"))?;

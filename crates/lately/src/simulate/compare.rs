@@ -8,7 +8,7 @@ use lately_experiment::{Group, Segment};
 use super::lift::{Lift, Measure, paired, split};
 use super::person::{Column, Inhabitant};
 use super::recipe::Recipe;
-use super::report::{Contrast, Headline, Line, Point, Series};
+use super::report::{Contrast, Headline, Line, Plain, Point, Series};
 use super::suite::{CONTROL, FROZEN, GAMMAS, MASKED, TRANSACT};
 
 /// Days of a week.
@@ -51,6 +51,7 @@ impl Made {
                 self.contrast("time-window mask over none", [TRANSACT, MASKED], &whole)?,
                 self.launch("TransAct over no sequence, launched to all", &whole),
             ],
+            plain: self.plain(recipe.days),
             frontier: GAMMAS
                 .iter()
                 .zip(&self.diverse)
@@ -102,6 +103,17 @@ impl Made {
             saves_second_week: each(Column::Saves),
             hides_second_week: each(Column::Hides),
             visits_second_week: each(Column::Visits),
+        }
+    }
+
+    fn plain(&self, days: u32) -> Plain {
+        let people = || self.all_transact.iter().flatten();
+        let total = |column: Column| people().map(|p| p.during(&(0..days))[column as usize]).sum::<f64>();
+        let pages = total(Column::Pages);
+        Plain {
+            topics_a_page: total(Column::Topics) / pages,
+            saves_a_page: total(Column::Saves) / pages,
+            pages_a_day: pages / (people().count() as f64 * f64::from(days)),
         }
     }
 

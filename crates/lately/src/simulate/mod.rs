@@ -19,7 +19,7 @@ mod visit;
 pub use lift::Lift;
 pub use plot::draw;
 pub use recipe::Recipe;
-pub use report::{Contrast, Headline, Line, Point, Series};
+pub use report::{Contrast, Headline, Line, Plain, Point, Series};
 pub use suite::headline;
 
 #[cfg(test)]

@@ -27,20 +27,23 @@ pub struct Recipe {
     pub window_days: u32,
     /// Towns that run at a time.
     pub threads: usize,
+    /// `lately.toml` of the towns, without its `[schema]`.
+    pub settings: String,
 }
 
 impl Default for Recipe {
     fn default() -> Self {
         Self {
             seeds: vec![1, 2, 3],
-            people: 1_000,
-            twins: 300,
+            people: 400,
+            twins: 240,
             items: 1_200,
             past_days: 8,
             days: 14,
             candidates: 100,
             window_days: 4,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
+            settings: include_str!("lately.toml").to_owned(),
         }
     }
 }

@@ -45,6 +45,17 @@ pub struct Point {
     pub visits_second_week: Option<Lift>,
 }
 
+/// What the towns without diversity are like, whose policy is TransAct for all.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Plain {
+    /// Different topics a page.
+    pub topics_a_page: f64,
+    /// Saves a page.
+    pub saves_a_page: f64,
+    /// Pages a person and day.
+    pub pages_a_day: f64,
+}
+
 /// Saves a person by day.
 #[derive(Debug, Clone, Serialize)]
 pub struct Series {
@@ -61,6 +72,8 @@ pub struct Headline {
     pub recipe: Recipe,
     /// Comparisons of models.
     pub contrasts: Vec<Contrast>,
+    /// Towns without diversity.
+    pub plain: Plain,
     /// What diversity costs and brings.
     pub frontier: Vec<Point>,
     /// For the plot.
@@ -135,7 +148,12 @@ impl Headline {
             let cell = |lift| cells(lift).join(" ").trim().to_owned();
             table.add_row(std::iter::once(format!("gamma {}", point.gamma)).chain(all.map(cell)));
         }
-        table.trim_fmt()
+        let Plain { topics_a_page, saves_a_page, pages_a_day } = self.plain;
+        format!(
+            "{}\nWithout diversity a page has {topics_a_page:.2} topics among its 12 items and {saves_a_page:.2} saves, and a \
+             person sees {pages_a_day:.1} pages a day.",
+            table.trim_fmt()
+        )
     }
 
     fn words(&self) -> String {

@@ -25,7 +25,7 @@ pub(super) const MASKED: &str = "masked";
 /// Hours of the mask, as in the paper, and the share of the examples that it is applied to.
 const MASK: (f64, f64) = (24.0, 0.5);
 /// Strengths of sliding spectrum decomposition on the frontier.
-pub(super) const GAMMAS: [f32; 4] = [0.25, 0.5, 1.0, 2.0];
+pub(super) const GAMMAS: [f32; 3] = [1.0, 2.0, 4.0];
 
 /// A town to be made.
 struct Job {
@@ -41,7 +41,7 @@ struct Job {
 /// Where the recipe makes no sense or a town fails.
 pub fn headline(recipe: &Recipe, say: &(dyn Fn(&str) + Sync)) -> Result<Headline> {
     recipe.check()?;
-    let [control, transact, frozen, masked] = learners()?;
+    let [control, transact, frozen, masked] = learners(recipe)?;
     let plain = SelectConfig { topic_run: 0, ..SelectConfig::default() };
     let split_town = [control.clone(), transact.clone(), frozen, masked];
     let mut jobs = Vec::new();
@@ -74,8 +74,8 @@ pub fn headline(recipe: &Recipe, say: &(dyn Fn(&str) + Sync)) -> Result<Headline
     made.compare(recipe)
 }
 
-pub(super) fn learners() -> Result<[Learner; 4]> {
-    let (model, train) = base()?;
+pub(super) fn learners(recipe: &Recipe) -> Result<[Learner; 4]> {
+    let (model, train) = base(recipe)?;
     let mut without = model.clone();
     without.encoder = Encoder::None; // which takes the affinities to the latest actions away too
     let mask = TrainConfig { window_hours: MASK.0, window_probability: MASK.1, ..train.clone() };

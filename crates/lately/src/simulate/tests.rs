@@ -24,7 +24,7 @@ fn counted(people: &[Inhabitant]) -> Vec<(Option<String>, Vec<[f64; 7]>)> {
 
 #[test]
 fn a_town_is_its_seed_and_its_policy() {
-    let [control, transact, ..] = learners().unwrap();
+    let [control, transact, ..] = learners(&small()).unwrap();
     let live = |seed| town(20, seed).live(std::slice::from_ref(&transact), &|_| ()).unwrap();
     let (first, again, other) = (live(3), live(3), live(4));
     assert_eq!(counted(&first), counted(&again), "to the last action, whatever the threads do");
@@ -40,7 +40,7 @@ fn a_town_is_its_seed_and_its_policy() {
 /// The counts of a split town are those that a user's readout makes from the town's log.
 #[test]
 fn a_users_readout_of_the_log_finds_the_same() {
-    let [control, transact, ..] = learners().unwrap();
+    let [control, transact, ..] = learners(&small()).unwrap();
     let town = town(60, 5);
     let (store, schema) = (town.store.clone(), town.schema.clone());
     let people = town.live(&[control, transact], &|_| ()).unwrap();

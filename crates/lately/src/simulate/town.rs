@@ -79,7 +79,7 @@ impl Town {
     /// A town with its past, in a temporary directory, without a model.
     pub(super) fn found(recipe: &Recipe, people: usize, seed: u64, select: SelectConfig) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("lately-town-").tempdir()?;
-        let dir = DataDir::create(folder.path(), &settings())?;
+        let dir = DataDir::create(folder.path(), &settings(recipe))?;
         let world = World::new(world(people, recipe.items, seed))?;
         let store = Arc::new(dir.store()?);
         let began_ms = START_MS - i64::from(recipe.past_days) * DAY_MS;
@@ -185,12 +185,12 @@ impl Town {
 }
 
 /// `lately.toml` of all towns.
-fn settings() -> String {
-    format!("{}\n[schema]\n{SCHEMA}", include_str!("lately.toml"))
+fn settings(recipe: &Recipe) -> String {
+    format!("{}\n[schema]\n{SCHEMA}", recipe.settings)
 }
 
 /// Model and training that `lately.toml` describes.
-pub(super) fn base() -> Result<(ModelConfig, TrainConfig)> {
-    let config = Config::parse(&settings(), Path::new("simulate/lately.toml"))?;
+pub(super) fn base(recipe: &Recipe) -> Result<(ModelConfig, TrainConfig)> {
+    let config = Config::parse(&settings(recipe), Path::new("simulate/lately.toml"))?;
     Ok((config.model, config.train))
 }
