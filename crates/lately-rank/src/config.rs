@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::RankConfigError;
 use crate::explore::ExploreConfig;
 use crate::guardrails::GuardrailConfig;
+use crate::retrieve::RetrieveConfig;
 use crate::select::SelectConfig;
 use crate::value_model::ValueModelConfig;
 
@@ -136,51 +137,6 @@ impl Default for RankConfig {
     }
 }
 
-/// How many candidates of a feed come from where. A source that has fewer leaves its places to the popular, then to
-/// random ones.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RetrieveConfig {
-    /// The most popular. Default 100.
-    pub popular: usize,
-    /// Of topics that the user follows. Default 80.
-    pub followed: usize,
-    /// Nearest by item embedding to what the user liked last. Default 80.
-    pub nearest: usize,
-    /// Any, for the sake of items that nobody knows yet. Default 40.
-    pub random: usize,
-    /// Latest liked items to whose embeddings, and to whose mean, the nearest are sought. Default 3.
-    pub recent_likes: usize,
-    /// An action counts half for popularity after this time, hours. Default 24.
-    pub half_life_hours: f64,
-    /// Items whose popularity is kept, in memory. Default 200,000.
-    pub popularity_items: usize,
-    /// Records at the log's end from which popularity is made again at a start. Default 1,000,000.
-    pub popularity_tail: u64,
-}
-
-impl Default for RetrieveConfig {
-    fn default() -> Self {
-        Self {
-            popular: 100,
-            followed: 80,
-            nearest: 80,
-            random: 40,
-            recent_likes: 3,
-            half_life_hours: 24.0,
-            popularity_items: 200_000,
-            popularity_tail: 1_000_000,
-        }
-    }
-}
-
-impl RetrieveConfig {
-    /// Candidates in all.
-    pub(crate) fn total(&self) -> usize {
-        self.popular + self.followed + self.nearest + self.random
-    }
-}
-
 impl RankConfig {
     /// Checks the ranges of the numbers.
     pub(crate) fn check(&self) -> Result<(), RankConfigError> {
@@ -200,8 +156,6 @@ impl RankConfig {
         range("max_deadline_ms", self.max_deadline_ms as usize, 1, 600_000)?;
         range("deadline_ms", self.deadline_ms as usize, 1, self.max_deadline_ms as usize)?;
         range("impression_queue_items", self.impression_queue_items, 1, 1 << 28)?;
-        range("retrieve: candidates of a feed", self.retrieve.total(), 1, self.max_candidates)?;
-        range("retrieve.popularity_items", self.retrieve.popularity_items, 1, 1 << 28)?;
         let shares = [
             ("exercise_share", self.exercise_share, 1.0),
             ("shadow_share", self.shadow_share, 1.0),
@@ -216,10 +170,6 @@ impl RankConfig {
         self.guardrails.check()?;
         self.explore.check()?;
         self.select.check()?;
-        let half_life = self.retrieve.half_life_hours;
-        if !(half_life > 0.01 && half_life <= 1e6) {
-            return Err(RankConfigError::HalfLife(half_life));
-        }
-        Ok(())
+        self.retrieve.check(self.max_candidates)
     }
 }

@@ -141,9 +141,19 @@ pub enum RankConfigError {
         /// The item feature.
         item: String,
     },
-    /// A half-life that makes no sense.
-    #[error("[rank.retrieve] half_life_hours is {0}: it must be more than 0.01 and at most 1,000,000")]
-    HalfLife(f64),
+    /// A time of retrieval that makes no sense.
+    #[error("[rank.retrieve] {name} is {hours}: it must be more than 0.01 and at most {most} hours")]
+    Hours {
+        /// Key.
+        name: &'static str,
+        /// Value, hours.
+        hours: f64,
+        /// Largest, hours.
+        most: f64,
+    },
+    /// A number of actions that makes no sense.
+    #[error("[rank.retrieve] trending_actions is {0}: it must be 1 to 1e9")]
+    TrendingActions(f64),
     /// A weight for a head that the schema does not have.
     #[error("[rank.value_model] names the head `{name}`: the schema has {heads}")]
     UnknownHead {

@@ -1,5 +1,4 @@
-//! A thread that follows the log and keeps what retrieval draws on, popularity and the catalogue; the guardrails see each
-//! record too.
+//! A thread that follows the log and keeps up what retrieval draws on; the guardrails see each record too.
 //!
 //! Following the log, instead of being told by whoever appends, counts each record once: repeats never reach it.
 
@@ -8,24 +7,19 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use lately_features::{Assembler, ItemId, Schema};
+use lately_features::{ItemId, Schema};
 use lately_store::{Store, StoreError};
 
 use crate::batcher::lock;
-use crate::catalogue::{Catalogue, Topics};
-use crate::config::RetrieveConfig;
 use crate::guardrails::Guardrails;
-use crate::popularity::Popularity;
-use crate::retrieve::Snapshot;
+use crate::retrieve::{Keeper, Popularity, RetrieveConfig, Snapshot, Topics};
 
 /// Time between looks at the log.
 const TICK: Duration = Duration::from_millis(100);
-/// Least time between snapshots: to make one costs milliseconds for a large catalogue.
+/// Least time between snapshots: to make one costs milliseconds for many items with a popularity.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(1);
 /// Records read at once.
 const PAGE: usize = 4_096;
-/// Popular items in a snapshot, as many times what a feed takes: the rest is there for what is excluded.
-const POPULAR_SPARE: usize = 4;
 
 pub(crate) struct Follower {
     shared: Arc<Shared>,
@@ -34,12 +28,10 @@ pub(crate) struct Follower {
 
 struct Shared {
     store: Arc<Store>,
-    assembler: Arc<Assembler>,
-    topics: Topics,
     guardrails: Arc<Guardrails>,
-    dim: usize,
-    popular: usize,
     popularity: RwLock<Popularity>,
+    /// Lock order: after the cursor, before `popularity`.
+    keeper: Mutex<Keeper>,
     snapshot: ArcSwap<Snapshot>,
     /// Offset of the next record to read.
     cursor: Mutex<u64>,
@@ -51,7 +43,6 @@ impl Follower {
     pub(crate) fn start(
         store: Arc<Store>,
         schema: &Schema,
-        assembler: Arc<Assembler>,
         topics: Topics,
         guardrails: Arc<Guardrails>,
         config: &RetrieveConfig,
@@ -60,12 +51,9 @@ impl Follower {
         let cursor = store.next_offset().saturating_sub(config.popularity_tail);
         let shared = Arc::new(Shared {
             store,
-            assembler,
-            topics,
             guardrails,
-            dim: schema.item_embedding_dim(),
-            popular: config.total() * POPULAR_SPARE,
             popularity: RwLock::new(popularity),
+            keeper: Mutex::new(Keeper::new(schema, topics, config)),
             snapshot: ArcSwap::default(),
             cursor: Mutex::new(cursor),
             stop: Mutex::new(false),
@@ -118,7 +106,8 @@ impl Shared {
             }
             failing = result.is_err();
             let cursor = *lock(&self.cursor);
-            if cursor != seen && last.is_none_or(|at| at.elapsed() >= SNAPSHOT_EVERY) {
+            let news = cursor != seen || lock(&self.keeper).has_news();
+            if news && last.is_none_or(|at| at.elapsed() >= SNAPSHOT_EVERY) {
                 self.take_snapshot();
                 (last, seen) = (Some(Instant::now()), cursor);
             }
@@ -140,6 +129,9 @@ impl Shared {
                 return Ok(());
             }
             let page = self.store.read(*cursor, PAGE)?;
+            let mut keeper = lock(&self.keeper);
+            page.iter().for_each(|(_, event)| keeper.observe(event));
+            drop(keeper);
             let mut popularity = self.popularity.write().unwrap_or_else(|e| e.into_inner());
             page.iter().for_each(|(_, event)| popularity.observe(event));
             drop(popularity);
@@ -152,16 +144,10 @@ impl Shared {
     }
 
     fn take_snapshot(&self) {
-        let items = self.store.active_items();
-        let former = self.snapshot.load().catalogue.clone();
-        let catalogue = if Arc::ptr_eq(&former.items, &items) {
-            former
-        } else {
-            Arc::new(Catalogue::new(&items, &self.assembler, &self.topics, self.dim))
-        };
+        let mut keeper = lock(&self.keeper);
         let popularity = self.popularity.read().unwrap_or_else(|e| e.into_inner());
-        let popular = catalogue.popular(&popularity, self.popular);
+        let snapshot = keeper.snapshot(&self.store, &popularity);
         drop(popularity);
-        self.snapshot.store(Arc::new(Snapshot { catalogue, popular }));
+        self.snapshot.store(Arc::new(snapshot));
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! Read [`ranker`] first: it is the walk of one request, stage after stage, and `ranker/ladder.rs` what is done where one
 //! of them cannot. Then `batcher` (the CPU threads), [`model_slot`] (hot swap), `shadow` (a challenger scores what was
-//! served), [`guardrails`] (how a new version does beside the one before it), [`value_model`], [`select`], `retrieve` (where a feed's candidates come from, over the
-//! `catalogue` and the `popularity` that `follower` keeps up with the log) and `impression` (what was served is
-//! written to the same log).
+//! served), [`guardrails`] (how a new version does beside the one before it), [`value_model`], [`select`], `retrieve/` (where
+//! a feed's candidates come from, over what `follower` keeps up with the log) and `impression` (what was served is written
+//! to the same log).
 //!
 //! # Metrics
 //! No label ever holds an id of a user or an item.
@@ -41,10 +41,12 @@
 //! | `lately_guardrail_unwatched_total` | counter | rankings whose actions were not waited for, as too many were |
 //! | `lately_rank_hidden_errors_total` | counter | rankings that went by the latest actions alone for what is hidden |
 //! | `lately_follower_errors_total` | counter | failed reads of the log by the follower |
+//! | `lately_retrieve_items{kind}` | gauge | active items: embedded (have an embedding), indexed (in the graph), changed (since it was made), fresh, trending |
+//! | `lately_retrieve_index_seconds{kind}` | histogram | making the graph: full or grown |
+//! | `lately_retrieve_index_errors_total` | counter | graphs that could not be made or searched; then all items are looked at |
 
 mod agreement;
 mod batcher;
-mod catalogue;
 mod clock;
 mod config;
 mod draw;
@@ -59,16 +61,15 @@ mod impression;
 mod last_known;
 pub mod model_slot;
 mod policy;
-mod popularity;
 pub mod ranker;
 mod recently_shown;
 mod request;
-mod retrieve;
+pub mod retrieve;
 pub mod select;
 mod shadow;
 pub mod value_model;
 
-pub use config::{ImpressionMode, RankConfig, RankPrecision, RetrieveConfig};
+pub use config::{ImpressionMode, RankConfig, RankPrecision};
 pub use error::{RankConfigError, RankError, Shed};
 pub use experiment::{Book, Exposure};
 pub use explore::ExploreConfig;
@@ -79,6 +80,7 @@ pub use request::{
     Dropped, Explain, FeedRequest, ModelRef, Pin, Priority, RankRequest, RankResponse, RankedItem, Reason,
     Rules, Rung, Source, Variant,
 };
+pub use retrieve::RetrieveConfig;
 pub use select::{
     BlockRule, CapRule, Diversity, DppConfig, PageDiversity, SelectConfig, SpacingMode, SpacingRule,
     SsdConfig, page_diversity,

@@ -2,9 +2,10 @@
 
 use lately_features::Schema;
 
-use crate::config::{RankConfig, RetrieveConfig};
+use crate::config::RankConfig;
 use crate::error::RankConfigError;
 use crate::explore::ExploreConfig;
+use crate::retrieve::RetrieveConfig;
 use crate::select::Selection;
 use crate::value_model::ValueModel;
 

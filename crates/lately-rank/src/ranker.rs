@@ -20,7 +20,6 @@ use lately_features::{
 use lately_store::{Store, StoreError};
 
 use crate::batcher::{Batcher, Work};
-use crate::catalogue::Topics;
 use crate::clock::{StageClock, now_ms};
 use crate::config::{ImpressionMode, RankConfig};
 use crate::draw;
@@ -38,6 +37,7 @@ use crate::request::{
     Dropped, Explain, FeedRequest, Pin, Priority, RankRequest, RankResponse, RankedItem, Reason, Rules, Rung,
     Variant,
 };
+use crate::retrieve::{Snapshot, Topics};
 use crate::select::{Pool, blend, by_score, place};
 use crate::shadow::Shadow;
 use candidates::Candidate;
@@ -179,7 +179,6 @@ impl Ranker {
             follower: Follower::start(
                 store.clone(),
                 &schema,
-                assembler.clone(),
                 topics.clone(),
                 guardrails.clone(),
                 &config.retrieve,
@@ -414,6 +413,11 @@ impl Ranker {
     /// [`StoreError`] where the log cannot be read.
     pub fn refresh(&self) -> Result<(), StoreError> {
         self.follower.refresh()
+    }
+
+    /// What feeds draw on now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.follower.snapshot()
     }
 
     /// Waits until what was served before is in the log, or was counted as dropped.

@@ -258,6 +258,10 @@ pub enum Source {
     Followed,
     /// Nearness of item embeddings to what the user liked last.
     Nearest,
+    /// More actions now than usual.
+    Trending,
+    /// Newness, and few impressions.
+    Fresh,
     /// Chance.
     Random,
 }
@@ -269,6 +273,8 @@ impl Source {
             Self::Popular => "popular",
             Self::Followed => "followed",
             Self::Nearest => "nearest",
+            Self::Trending => "trending",
+            Self::Fresh => "fresh",
             Self::Random => "random",
         }
     }

@@ -73,6 +73,11 @@ impl Entities {
         items.get(item).map(|(features, _)| features.clone())
     }
 
+    pub(crate) fn active_item(&self, item: &ItemId) -> Option<Arc<Features>> {
+        let items = self.items.read().unwrap_or_else(PoisonError::into_inner);
+        items.get(item).filter(|(_, active)| *active).map(|(features, _)| features.clone())
+    }
+
     pub(crate) fn user(&self, user: &UserId) -> Option<Arc<Features>> {
         self.users.read().unwrap_or_else(PoisonError::into_inner).get(user).cloned()
     }

@@ -181,6 +181,11 @@ impl Store {
         self.shared.entities.item(item)
     }
 
+    /// An item's features, where it is active.
+    pub fn active_item(&self, item: &ItemId) -> Option<Arc<Features>> {
+        self.shared.entities.active_item(item)
+    }
+
     /// A user's features.
     pub fn user(&self, user: &UserId) -> Option<Arc<Features>> {
         self.shared.entities.user(user)

@@ -9,10 +9,11 @@ use super::assign;
 use super::book::{Book, Entry, State};
 use super::definition::{ExperimentError, Overrides, VariantDefinition};
 use super::exposure::Exposure;
-use crate::config::{RankConfig, RetrieveConfig};
+use crate::config::RankConfig;
 use crate::explore::ExploreConfig;
 use crate::model_slot::ModelSlot;
 use crate::policy::Policy;
+use crate::retrieve::RetrieveConfig;
 use crate::select::Selection;
 use crate::value_model::ValueModel;
 

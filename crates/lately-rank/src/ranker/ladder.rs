@@ -12,11 +12,11 @@ use lately_features::{RequestContext, Token};
 use super::candidates::Candidate;
 use super::{Ask, Known, Ranker, Scores};
 use crate::batcher::{Answer, ScoreError, Work};
-use crate::catalogue::unit;
 use crate::error::RankError;
 use crate::estimate::rows_within;
 use crate::guardrails::{Outcome, Side};
 use crate::request::{Rung, Variant};
+use crate::retrieve::unit;
 use crate::value_model;
 use lately_model::probability;
 

@@ -1,9 +1,9 @@
 use super::*;
 use crate::clock::now_ms;
 use crate::config::RankPrecision;
-use crate::config::RetrieveConfig;
 use crate::error::Shed;
 use crate::model_slot::LoadedModel;
+use crate::retrieve::RetrieveConfig;
 use crate::value_model::ValueModelConfig;
 use lately_features::event::FeatureValues;
 use lately_features::{Action, Event, EventId, FeatureValue, Item, User};

@@ -49,8 +49,8 @@ pub(crate) fn default_limit() -> usize {
     20
 }
 
-/// A feed: candidates by popularity, followed topics, nearest item embeddings and chance, without what the user hid
-/// or was shown a short while ago, ranked and spaced by topic.
+/// A feed: candidates by nearest item embeddings, followed topics, trends, newness, popularity and chance, without what the
+/// user hid or was shown a short while ago, ranked and spaced by topic.
 #[utoipa::path(get, path = "/v1/feed", params(FeedParams), responses(
     (status = 200, body = RankReply), (status = 422, body = ErrorBody), (status = 429, body = ErrorBody),
     (status = 503, body = ErrorBody)))]

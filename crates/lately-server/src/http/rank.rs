@@ -137,7 +137,7 @@ pub(crate) struct ItemReply {
     heads: BTreeMap<String, f32>,
     /// Place, from 0.
     position: u16,
-    /// Where a feed found it: popular, followed, nearest, random.
+    /// Where a feed found it: popular, followed, nearest, trending, fresh, random.
     #[serde(skip_serializing_if = "Option::is_none")]
     source: Option<&'static str>,
 }

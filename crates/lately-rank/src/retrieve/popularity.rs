@@ -8,17 +8,23 @@ use std::collections::HashMap;
 
 use lately_features::{Event, ItemId, Schema, schema::Polarity};
 
-/// Sums kept: 2^`value` as at the year 1970.
+use super::catalogue::Ledger;
+
+/// Decayed counts of positive actions, one an item.
 #[derive(Debug)]
 pub(crate) struct Popularity {
     /// Names of the positive action types.
     positive: Vec<String>,
     half_life_ms: f64,
     limit: usize,
+    /// 2^`value` as at the year 1970.
     log2: HashMap<ItemId, f64>,
+    /// Of all items together, forgotten ones too.
+    total_log2: f64,
 }
 
 impl Popularity {
+    /// `limit`: items that are kept, the most popular.
     pub(crate) fn new(schema: &Schema, half_life_hours: f64, limit: usize) -> Self {
         let positive = schema.actions.iter().filter(|a| a.polarity == Polarity::Positive);
         Self {
@@ -26,6 +32,7 @@ impl Popularity {
             half_life_ms: half_life_hours * 3.6e6,
             limit,
             log2: HashMap::new(),
+            total_log2: f64::NEG_INFINITY,
         }
     }
 
@@ -36,11 +43,9 @@ impl Popularity {
             return;
         }
         let one = action.time_ms as f64 / self.half_life_ms;
+        self.total_log2 = added(self.total_log2, one);
         match self.log2.get_mut(&action.item) {
-            Some(sum) => {
-                let (high, low) = if *sum > one { (*sum, one) } else { (one, *sum) };
-                *sum = high + (low - high).exp2().ln_1p() / std::f64::consts::LN_2;
-            }
+            Some(sum) => *sum = added(*sum, one),
             None => {
                 self.log2.insert(action.item.clone(), one);
                 self.prune();
@@ -66,10 +71,50 @@ impl Popularity {
         self.log2.get(item).map_or(0.0, |sum| (sum - now).exp2().min(1e30) as f32)
     }
 
-    /// All items with a comparable sum.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&ItemId, f64)> {
-        self.log2.iter().map(|(item, sum)| (item, *sum))
+    /// Decayed number of positive actions on all items.
+    pub(crate) fn total(&self, now_ms: i64) -> f64 {
+        (self.total_log2 - now_ms as f64 / self.half_life_ms).exp2()
     }
+
+    /// Items whose decayed number of positive actions is at least `least` (above 0), and that number.
+    pub(crate) fn at_least(&self, least: f64, now_ms: i64) -> impl Iterator<Item = (&ItemId, f64)> {
+        let now = now_ms as f64 / self.half_life_ms;
+        // In logarithms first: most items have fewer, and need no power.
+        let cut = least.log2() + now;
+        self.log2
+            .iter()
+            .filter(move |(_, sum)| **sum >= cut)
+            .map(move |(item, sum)| (item, (sum - now).exp2()))
+    }
+
+    /// Positions of the most popular active items, at most `count`, best first, ties by position.
+    pub(crate) fn popular(&self, ledger: &Ledger, count: usize) -> Vec<u32> {
+        let mut all: Vec<(f64, &ItemId)> = self.log2.iter().map(|(item, sum)| (*sum, item)).collect();
+        // A look-up of each would take most of the time: twice as many as are wanted are nearly always enough.
+        if all.len() > 2 * count {
+            all.select_nth_unstable_by(2 * count, |a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
+            let best = active(ledger, &all[..2 * count]);
+            if best.len() >= count {
+                return first(best, count);
+            }
+        }
+        first(active(ledger, &all), count)
+    }
+}
+
+fn active(ledger: &Ledger, items: &[(f64, &ItemId)]) -> Vec<(f64, u32)> {
+    items.iter().filter_map(|(sum, item)| Some((*sum, ledger.position(item)?))).collect()
+}
+
+fn first(mut items: Vec<(f64, u32)>, count: usize) -> Vec<u32> {
+    items.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    items.into_iter().take(count).map(|(_, position)| position).collect()
+}
+
+/// log2(2^a + 2^b).
+fn added(a: f64, b: f64) -> f64 {
+    let (high, low) = if a > b { (a, b) } else { (b, a) };
+    high + (low - high).exp2().ln_1p() / std::f64::consts::LN_2
 }
 
 #[cfg(test)]
