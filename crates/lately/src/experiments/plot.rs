@@ -61,7 +61,8 @@ fn of(report: &Report) -> Vec<Panel<'_>> {
 
 fn draw<'a>(area: &Area<'a>, panel: &Panel<'_>) -> Result<(), DrawError<'a>> {
     let (low, high) = limits(panel);
-    let days = panel.lines.iter().flat_map(|(_, points)| points).map(|(day, _)| *day).fold(0.0, f64::max);
+    let days = panel.lines.iter().flat_map(|(_, points)| points).map(|(day, _)| *day).fold(1.0, f64::max);
+    let right = days * 1.05;
     let role = if panel.role == Role::Primary { "primary" } else { "guardrail" };
     let caption =
         format!("{} ({role}), lift against {}; bar: one look, band: any look", panel.metric, panel.control);
@@ -70,10 +71,15 @@ fn draw<'a>(area: &Area<'a>, panel: &Panel<'_>) -> Result<(), DrawError<'a>> {
         .margin(8)
         .x_label_area_size(36)
         .y_label_area_size(56)
-        .build_cartesian_2d(0.0..days.max(1e-3) * 1.05, low..high + LEGEND * (high - low))?;
+        .build_cartesian_2d(0.0..right, low..high + LEGEND * (high - low))?;
     let percent = |lift: &f64| format!("{:+.0} %", 100.0 * lift);
-    chart.configure_mesh().x_desc("days since the start").y_label_formatter(&percent).draw()?;
-    chart.draw_series([PathElement::new([(0.0, 0.0), (days * 1.05, 0.0)], BLACK.stroke_width(1))])?;
+    chart
+        .configure_mesh()
+        .max_light_lines(1)
+        .x_desc("days since the start")
+        .y_label_formatter(&percent)
+        .draw()?;
+    chart.draw_series([PathElement::new([(0.0, 0.0), (right, 0.0)], BLACK.stroke_width(1))])?;
     for ((name, points), colour) in panel.lines.iter().zip(COLOURS.iter().cycle()) {
         // Early intervals are far wider than what is to be seen.
         let inside = |lift: f64| lift.clamp(low, high);

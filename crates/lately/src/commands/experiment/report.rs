@@ -1,6 +1,7 @@
 //! `lately experiment report`.
 
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -40,9 +41,10 @@ pub(super) fn run(args: &Args) -> Result<()> {
     if let Some(path) = &args.plot {
         fs::write(path, effects(&report)?).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    match args.json {
-        true => println!("{}", serde_json::to_string_pretty(&report)?),
-        false => print!("{report}"),
-    }
-    Ok(())
+    let text = match args.json {
+        true => serde_json::to_string_pretty(&report)? + "\n",
+        false => report.to_string(),
+    };
+    // A reader who has seen enough, as `head` does, is no reason to panic.
+    std::io::stdout().write_all(text.as_bytes()).context("cannot write the report")
 }
