@@ -64,23 +64,13 @@ impl Server {
         let (ranker, follower) = rank(dir, &store, &registry, &embedding_version)?;
         // Before the doors open: the first feed must not be empty.
         ranker.refresh().context("cannot read the log for what is popular")?;
-        let reload: Reload = {
-            let follower = Arc::clone(&follower);
-            Arc::new(move || {
-                // What is served is the champion: a challenger that is refused is told, and fails nothing.
-                if let Err(error) = follower.follow_challenger() {
-                    tracing::error!(%error, "the challenger is refused, the last good one stays");
-                }
-                follower.follow().map(drop).map_err(|e| format!("{e:#}"))
-            })
-        };
         let desk = experiments(dir, &store, &ranker, &follower, &embedding_version)?;
         let limits = dir.config.serve.limits.clone();
         // A thread for each ranking and write that may be in work, and some for shutting down.
         let blocking = limits.rankings_max + limits.writes + 16;
         let mut app = App::new(Arc::clone(&store), Arc::clone(&ranker), Arc::clone(&dir.schema), limits)
             .with_deadlines(&dir.config.rank)
-            .with_reload(reload)
+            .with_reload(reload(&follower))
             .with_experiments(desk.door());
         if let Some(handle) = metrics {
             app = app.with_metrics(handle);
@@ -90,21 +80,9 @@ impl Server {
         let (data_listener, address) = listen(bind)?;
         let (admin_listener, admin_address) = listen(admin_bind)?;
         let (stop, stopped) = oneshot::channel::<()>();
-        let doors = std::thread::Builder::new().name("doors".to_owned()).spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .max_blocking_threads(blocking)
-                .enable_all()
-                .build()
-                .context("cannot start the network threads")?;
-            runtime.block_on(async {
-                let (data_listener, admin_listener) =
-                    (TcpListener::from_std(data_listener)?, TcpListener::from_std(admin_listener)?);
-                // Either `stop` is sent or its sender is dropped: both end the server.
-                let shutdown = async { stopped.await.unwrap_or(()) };
-                Ok(serve(app, data, data_listener, Some(admin_listener), shutdown).await?)
-            })
-        })?;
+        let doors = std::thread::Builder::new().name("doors".to_owned());
+        let doors =
+            doors.spawn(move || open_doors(app, data, [data_listener, admin_listener], blocking, stopped))?;
         let guard = guard(Rollout::new(&follower, &ranker, &registry, &dir.config.canary))?;
         let poll = Duration::from_secs(dir.config.serve.registry_poll_seconds.max(1));
         let follows = watch(&follower, poll)?;
@@ -228,6 +206,41 @@ fn rank(
         tracing::error!(%error, "the challenger cannot be loaded");
     }
     Ok((Arc::new(ranker), Arc::new(follower)))
+}
+
+/// What the admin door does to load a new champion.
+fn reload(follower: &Arc<Follower>) -> Reload {
+    let follower = Arc::clone(follower);
+    Arc::new(move || {
+        // What is served is the champion: a challenger that is refused is told, and fails nothing.
+        if let Err(error) = follower.follow_challenger() {
+            tracing::error!(%error, "the challenger is refused, the last good one stays");
+        }
+        follower.follow().map(drop).map_err(|e| format!("{e:#}"))
+    })
+}
+
+/// Serves at both doors, data and admin, until `stopped`, with at most `blocking` threads for what blocks.
+fn open_doors(
+    app: Arc<App>,
+    data: Router,
+    [data_listener, admin_listener]: [std::net::TcpListener; 2],
+    blocking: usize,
+    stopped: oneshot::Receiver<()>,
+) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(blocking)
+        .enable_all()
+        .build()
+        .context("cannot start the network threads")?;
+    runtime.block_on(async {
+        let (data_listener, admin_listener) =
+            (TcpListener::from_std(data_listener)?, TcpListener::from_std(admin_listener)?);
+        // Either `stop` is sent or its sender is dropped: both end the server.
+        let shutdown = async { stopped.await.unwrap_or(()) };
+        Ok(serve(app, data, data_listener, Some(admin_listener), shutdown).await?)
+    })
 }
 
 fn listen(bind: &str) -> Result<(std::net::TcpListener, SocketAddr)> {
