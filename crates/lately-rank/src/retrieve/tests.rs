@@ -35,7 +35,8 @@ impl Shelf {
         Self { store, keeper, popularity, cursor: 0, _dir: dir }
     }
 
-    fn append(&mut self, events: Vec<Event>) {
+    fn append(&mut self, events: impl IntoIterator<Item = Event>) {
+        let events: Vec<Event> = events.into_iter().collect();
         for part in events.chunks(4_096) {
             self.store.append(part.to_vec()).unwrap();
         }
@@ -402,7 +403,8 @@ fn readers_get_whole_answers_while_the_catalogue_changes() {
         };
         let readers: Vec<_> = (0..3).map(|n| scope.spawn(move || read(n * 1_000_000))).collect();
         for round in 0..12 {
-            let change = |i: usize| item(&named(i), "t", vectors[i + 1].clone(), NOW, (i + round) % 3 > 0);
+            let change =
+                |i: usize| item(&named(i), "t", vectors[i + 1].clone(), NOW, !(i + round).is_multiple_of(3));
             shelf.append((round * 100..round * 100 + 200).map(change).collect());
             shared.store(Arc::new(shelf.snapshot()));
         }
