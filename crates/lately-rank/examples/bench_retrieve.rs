@@ -190,6 +190,8 @@ fn main() -> Result<(), Failure> {
         retrieve: config(),
         ..RankConfig::default()
     };
+    // Items come before all that people did with them: what is new is known from the whole log.
+    config.retrieve.popularity_tail = u64::MAX;
     config.select.shown_seconds = 0;
     config.select.diversity = Diversity::Ssd;
     let start = Instant::now();

@@ -35,10 +35,10 @@ impl Shelf {
         Self { store, keeper, popularity, cursor: 0, _dir: dir }
     }
 
-    fn append(&mut self, events: impl IntoIterator<Item = Event>) {
-        let events: Vec<Event> = events.into_iter().collect();
-        for part in events.chunks(4_096) {
-            self.store.append(part.to_vec()).unwrap();
+    fn append(&mut self, events: Vec<Event>) {
+        let mut events = events.into_iter().peekable();
+        while events.peek().is_some() {
+            self.store.append(events.by_ref().take(4_096).collect()).unwrap();
         }
         while self.cursor < self.store.next_offset() {
             for (offset, event) in self.store.read(self.cursor, 4_096).unwrap() {
