@@ -34,6 +34,8 @@ const ACTIONS: usize = 20;
 const HEADS: usize = 4;
 const TOKENS: usize = 100;
 const PAGE: usize = 25;
+/// Pages of that measurement: scoring a thousand takes most of a second on two busy cores.
+const PAGES: usize = 60;
 /// Queries of each measurement.
 const QUERIES: usize = 500;
 /// Nearest that recall counts.
@@ -109,7 +111,7 @@ impl World {
     /// A tenth of what people did was in the last minutes, with a few items; the rest is spread over a day and many.
     fn action(&mut self, n: usize, items: usize) -> Result<Event, Failure> {
         let (item, age_ms) = match n.is_multiple_of(10) {
-            true => (self.rng.random_range(0..100), self.rng.random_range(0..600_000)),
+            true => (items / 2 + self.rng.random_range(0..100), self.rng.random_range(0..600_000)),
             false => {
                 let skewed = self.rng.random_range(0.0f64..1.0).powi(3);
                 ((skewed * items as f64) as usize, self.rng.random_range(0..86_400_000))
@@ -188,6 +190,8 @@ fn main() -> Result<(), Failure> {
         retrieve: config(),
         ..RankConfig::default()
     };
+    // Items come before all that people did with them: what is new is known from the whole log.
+    config.retrieve.popularity_tail = u64::MAX;
     config.select.shown_seconds = 0;
     config.select.diversity = Diversity::Ssd;
     let start = Instant::now();
@@ -213,8 +217,10 @@ fn fill(store: &Store, world: &mut World, user: &UserId, items: usize) -> Result
         let batch = (from..items.min(from + BATCH)).map(|n| world.item(n));
         store.append(batch.collect::<Result<_, _>>()?)?;
     }
-    for from in (0..items).step_by(BATCH) {
-        let batch = (from..items.min(from + BATCH)).map(|n| world.action(n, items));
+    // Enough for a hundred to trend.
+    let actions = items.max(100_000);
+    for from in (0..actions).step_by(BATCH) {
+        let batch = (from..actions.min(from + BATCH)).map(|n| world.action(n, items));
         store.append(batch.collect::<Result<_, _>>()?)?;
     }
     let follows = FeatureValue::Texts(vec!["t1".into(), "t2".into(), "t3".into()]);
@@ -337,14 +343,14 @@ fn changes(store: &Store, ranker: &Ranker, world: &mut World, items: usize) -> R
 /// From a request to a page: a thousand candidates found, scored and blended.
 fn pages(ranker: &Ranker, user: &UserId, items: usize) -> Result<(), Failure> {
     let (mut whole, mut found) = (Vec::new(), Vec::new());
-    for n in 0..220 {
+    for n in 0..PAGES + 5 {
         let start = Instant::now();
         let page = ranker.feed(FeedRequest::new(user.clone(), PAGE))?;
         let took = start.elapsed().as_secs_f64() * 1e3;
         if !page.degraded.is_empty() || page.items.len() != PAGE {
             return Err(format!("a page was not whole: {:?}", page.degraded).into());
         }
-        if n >= 20 {
+        if n >= 5 {
             whole.push(took);
             let stage = page.timings_us.iter().find(|t| t.0 == "retrieve").map_or(0, |t| t.1);
             found.push(stage as f64 / 1e3);

@@ -73,9 +73,7 @@ fn better(a: &(f32, u32), b: &(f32, u32)) -> std::cmp::Ordering {
 pub(super) fn nearest(catalogue: &Catalogue, queries: &Queries, count: usize) -> Vec<Vec<u32>> {
     let mut best: Vec<Best> = queries.iter().map(|_| Best::new(count)).collect();
     if !best.is_empty() && count > 0 {
-        for (position, unit) in catalogue.units() {
-            offer(&mut best, queries, position, unit);
-        }
+        catalogue.units().for_each(|(position, unit)| offer(&mut best, queries, position, unit));
     }
     best.into_iter().map(Best::into_positions).collect()
 }
@@ -97,7 +95,12 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
         }
     }
     let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
-    lanes.iter().sum::<f32>() + rest
+    // By halves: one after another, the sum of 16 lanes takes longer than the products of 64 numbers.
+    for half in [8, 4, 2, 1] {
+        let (low, high) = lanes.split_at_mut(half);
+        low.iter_mut().zip(high).for_each(|(low, high)| *low += *high);
+    }
+    lanes[0] + rest
 }
 
 #[cfg(test)]
