@@ -14,6 +14,8 @@ use super::suite::{CONTROL, FROZEN, GAMMAS, MASKED, TRANSACT};
 /// Days of a week.
 const WEEK: u32 = 7;
 
+/// Whether somebody is in a group.
+type Holds = fn(&Inhabitant) -> bool;
 /// People of a town.
 type Townsfolk = Vec<Inhabitant>;
 
@@ -77,13 +79,13 @@ impl Made {
 
     /// Between towns in which everybody has the control and those in which everybody has TransAct.
     fn launch(&self, name: &str, days: &Range<u32>) -> Contrast {
-        let groups: [(Group, fn(&Inhabitant) -> bool); 3] = [
+        let groups: [(Group, Holds); 3] = [
             (Group::All, |_| true),
             (Group::Core, |p| p.segment == Segment::Core),
             (Group::NonCore, |p| p.segment != Segment::Core),
         ];
         let towns = pairs(&self.all_control, &self.all_transact);
-        let line = |measure: Measure, (group, holds): (Group, fn(&Inhabitant) -> bool)| Line {
+        let line = |measure: Measure, (group, holds): (Group, Holds)| Line {
             measure: measure.name(),
             group: group.name().to_owned(),
             lift: paired(&towns, measure, days.clone(), holds),

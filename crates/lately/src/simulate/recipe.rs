@@ -35,8 +35,8 @@ impl Default for Recipe {
     fn default() -> Self {
         Self {
             seeds: vec![1, 2, 3],
-            people: 400,
-            twins: 240,
+            people: 280,
+            twins: 200,
             items: 1_200,
             past_days: 8,
             days: 14,
