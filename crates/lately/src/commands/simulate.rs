@@ -7,13 +7,33 @@ use anyhow::{Context, Result};
 use clap::{Args as ClapArgs, ValueEnum};
 
 use super::train::write_json;
-use crate::simulate::{Recipe, draw, headline};
+use crate::simulate::{Part, Recipe, draw, headline};
 
 /// What can be simulated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Suite {
-    /// The sequence, retraining, the time-window mask, launches and diversity, beside the article's figures.
+    /// All of the following, beside the article's figures.
     Headline,
+    /// The sequence, in an experiment and launched to all.
+    Sequence,
+    /// Models that are retrained, and one that is not.
+    Retraining,
+    /// The time-window mask.
+    Mask,
+    /// What diversity costs and brings.
+    Diversity,
+}
+
+impl Suite {
+    fn parts(self) -> Vec<Part> {
+        match self {
+            Self::Headline => Part::EACH.to_vec(),
+            Self::Sequence => vec![Part::Sequence],
+            Self::Retraining => vec![Part::Retraining],
+            Self::Mask => vec![Part::Mask],
+            Self::Diversity => vec![Part::Diversity],
+        }
+    }
 }
 
 #[derive(Debug, ClapArgs)]
@@ -30,6 +50,9 @@ pub(crate) struct Args {
     /// People of a town with one policy for all.
     #[arg(long, default_value_t = Recipe::default().twins)]
     twins: usize,
+    /// People of a town with one policy for all that is looked at on its first day only.
+    #[arg(long, default_value_t = Recipe::default().first_day)]
+    first_day: usize,
     /// Days that are simulated.
     #[arg(long, default_value_t = Recipe::default().days)]
     days: u32,
@@ -51,7 +74,6 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let Suite::Headline = args.suite;
     let built_in = Recipe::default();
     let settings = match &args.config {
         None => built_in.settings.clone(),
@@ -63,6 +85,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         seeds: args.seeds.clone(),
         people: args.people,
         twins: args.twins,
+        first_day: args.first_day,
         days: args.days,
         candidates: args.candidates,
         threads: args.threads,
@@ -70,7 +93,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         ..built_in
     };
     let begun = Instant::now();
-    let found = headline(&recipe, &|line| eprintln!("{line}"))?;
+    let found = headline(&recipe, &args.suite.parts(), &|line| eprintln!("{line}"))?;
     println!("{}", found.table());
     eprintln!("{:.0} s", begun.elapsed().as_secs_f64());
     if let Some(path) = &args.json {

@@ -1,15 +1,16 @@
 //! What is compared between the towns of the suite `headline`.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use anyhow::Result;
 use lately_experiment::{Group, Segment};
 
-use super::lift::{Lift, Measure, paired, split};
+use super::lift::{Measure, paired, split};
 use super::person::{Column, Inhabitant};
 use super::recipe::Recipe;
 use super::report::{Contrast, Headline, Line, Plain, Point, Series};
-use super::suite::{CONTROL, FROZEN, GAMMAS, MASKED, TRANSACT};
+use super::suite::{CONTROL, Kind, Part, TRANSACT, diverse};
 
 /// Days of a week.
 const WEEK: u32 = 7;
@@ -22,69 +23,88 @@ type Townsfolk = Vec<Inhabitant>;
 /// The towns, each kind in the order of the seeds.
 #[derive(Debug, Default)]
 pub(super) struct Made {
-    /// Between all four models.
-    pub(super) split: Vec<Townsfolk>,
-    pub(super) all_control: Vec<Townsfolk>,
-    pub(super) all_transact: Vec<Townsfolk>,
-    /// By strength of diversity.
-    pub(super) diverse: Vec<Vec<Townsfolk>>,
+    towns: BTreeMap<Kind, Vec<Townsfolk>>,
 }
 
-fn measures() -> [Measure; 4] {
+fn measures() -> [Measure; 5] {
     [
         Measure::each(Column::Saves),
         Measure::each(Column::Clicks),
         Measure::each(Column::Hides),
+        Measure::each(Column::Visits),
         Measure::per(Column::Topics, Column::Pages),
     ]
 }
 
 impl Made {
-    pub(super) fn compare(&self, recipe: &Recipe) -> Result<Headline> {
+    pub(super) fn add(&mut self, kind: Kind, town: Townsfolk) {
+        self.towns.entry(kind).or_default().push(town);
+    }
+
+    fn of(&self, kind: Kind) -> &[Townsfolk] {
+        self.towns.get(&kind).map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn compare(&self, recipe: &Recipe, parts: &[Part]) -> Result<Headline> {
         let whole = 0..recipe.days;
         let second = WEEK.min(recipe.days / 2)..recipe.days;
-        let retraining = [FROZEN, TRANSACT];
-        Ok(Headline {
+        let mut headline = Headline {
             recipe: recipe.clone(),
-            contrasts: vec![
-                self.contrast("TransAct over no sequence", [CONTROL, TRANSACT], &whole)?,
-                self.contrast("retrained twice a week over never", retraining, &whole)?,
-                self.contrast("the same, second week", retraining, &second)?,
-                self.contrast("time-window mask over none", [TRANSACT, MASKED], &whole)?,
-                self.launch("TransAct over no sequence, launched to all", &whole),
-            ],
+            parts: parts.to_vec(),
+            contrasts: Vec::new(),
             plain: self.plain(recipe.days),
-            frontier: GAMMAS
-                .iter()
-                .zip(&self.diverse)
-                .map(|(g, towns)| self.point(*g, towns, &whole, &second))
-                .collect(),
-            by_day: vec![
-                self.by_day("TransAct over no sequence", [CONTROL, TRANSACT], recipe.days)?,
-                self.by_day("retrained over frozen", retraining, recipe.days)?,
-            ],
-        })
+            frontier: Vec::new(),
+            by_day: Vec::new(),
+        };
+        for part in parts {
+            match part {
+                Part::Sequence => {
+                    headline.contrasts.push(self.experiment("TransAct over no sequence", &whole)?);
+                    let launched = [Kind::Control, Kind::Plain];
+                    let name = "TransAct over no sequence, launched to all";
+                    headline.contrasts.push(self.twins(name, launched, &whole));
+                    headline.by_day.push(self.by_day("TransAct over no sequence", launched, recipe.days));
+                }
+                Part::Retraining => {
+                    let pair = [Kind::Frozen, Kind::Plain];
+                    let name = "retrained twice a week over never";
+                    headline.contrasts.push(self.twins(name, pair, &whole));
+                    headline.contrasts.push(self.twins("the same, second week", pair, &second));
+                    headline.by_day.push(self.by_day("retrained over frozen", pair, recipe.days));
+                }
+                Part::Mask => {
+                    let pair = [Kind::Plain, Kind::Masked];
+                    headline.contrasts.push(self.twins("time-window mask over none", pair, &whole));
+                }
+                Part::Diversity => {
+                    let point = |(at, (name, _)): (usize, (&str, _))| self.point(name, at, &whole, &second);
+                    headline.frontier = diverse().into_iter().enumerate().map(point).collect();
+                }
+            }
+        }
+        Ok(headline)
     }
 
     /// Between variants of the split towns.
-    fn contrast(&self, name: &str, pair: [&str; 2], days: &Range<u32>) -> Result<Contrast> {
+    fn experiment(&self, name: &str, days: &Range<u32>) -> Result<Contrast> {
         let mut lines = Vec::new();
         for measure in measures() {
-            for (group, lift) in split(&self.split, pair, measure, days.clone())? {
+            let lifts = split(self.of(Kind::Split), [CONTROL, TRANSACT], measure, days.clone())?;
+            for (group, lift) in lifts {
                 lines.push(Line { measure: measure.name(), group: group.name().to_owned(), lift });
             }
         }
         Ok(Contrast { name: name.to_owned(), days: [days.start + 1, days.end], lines })
     }
 
-    /// Between towns in which everybody has the control and those in which everybody has TransAct.
-    fn launch(&self, name: &str, days: &Range<u32>) -> Contrast {
+    /// Between towns in which everybody has the one and those in which everybody has the other.
+    fn twins(&self, name: &str, [control, other]: [Kind; 2], days: &Range<u32>) -> Contrast {
         let groups: [(Group, Holds); 3] = [
             (Group::All, |_| true),
             (Group::Core, |p| p.segment == Segment::Core),
             (Group::NonCore, |p| p.segment != Segment::Core),
         ];
-        let towns = pairs(&self.all_control, &self.all_transact);
+        let towns = pairs(self.of(control), self.of(other));
         let line = |measure: Measure, (group, holds): (Group, Holds)| Line {
             measure: measure.name(),
             group: group.name().to_owned(),
@@ -94,14 +114,16 @@ impl Made {
         Contrast { name: name.to_owned(), days: [days.start + 1, days.end], lines }
     }
 
-    fn point(&self, gamma: f32, towns: &[Townsfolk], whole: &Range<u32>, second: &Range<u32>) -> Point {
-        let towns = pairs(&self.all_transact, towns);
+    fn point(&self, name: &str, at: usize, whole: &Range<u32>, second: &Range<u32>) -> Point {
+        let towns = pairs(self.of(Kind::Plain), self.of(Kind::Diverse(at)));
+        let first = pairs(self.of(Kind::FirstPlain), self.of(Kind::FirstDiverse(at)));
+        let saves = Measure::each(Column::Saves);
         let lift = |measure, days: Range<u32>| paired(&towns, measure, days, |_| true);
         let each = |column| lift(Measure::each(column), second.clone());
         Point {
-            gamma,
+            name: name.to_owned(),
             topics: lift(Measure::per(Column::Topics, Column::Pages), whole.clone()),
-            saves_first_day: lift(Measure::each(Column::Saves), 0..1),
+            saves_first_day: paired(&first, saves, 0..1, |_| true),
             saves_second_week: each(Column::Saves),
             hides_second_week: each(Column::Hides),
             visits_second_week: each(Column::Visits),
@@ -109,7 +131,7 @@ impl Made {
     }
 
     fn plain(&self, days: u32) -> Plain {
-        let people = || self.all_transact.iter().flatten();
+        let people = || self.of(Kind::Plain).iter().flatten();
         let total = |column: Column| people().map(|p| p.during(&(0..days))[column as usize]).sum::<f64>();
         let pages = total(Column::Pages);
         Plain {
@@ -119,12 +141,10 @@ impl Made {
         }
     }
 
-    fn by_day(&self, name: &str, pair: [&str; 2], days: u32) -> Result<Series> {
-        let day = |day: u32| -> Result<Option<Lift>> {
-            let groups = split(&self.split, pair, Measure::each(Column::Saves), day..day + 1)?;
-            Ok(groups.into_iter().find(|(group, _)| *group == Group::All).and_then(|(_, lift)| lift))
-        };
-        Ok(Series { name: name.to_owned(), days: (0..days).map(day).collect::<Result<_>>()? })
+    fn by_day(&self, name: &str, [control, other]: [Kind; 2], days: u32) -> Series {
+        let towns = pairs(self.of(control), self.of(other));
+        let day = |day: u32| paired(&towns, Measure::each(Column::Saves), day..day + 1, |_| true);
+        Series { name: name.to_owned(), days: (0..days).map(day).collect() }
     }
 }
 

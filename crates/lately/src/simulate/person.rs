@@ -7,6 +7,7 @@ use lately_experiment::{PersonSums, Segment};
 use lately_features::{Event, UserId};
 use rand::RngExt;
 
+use super::profile::Profile;
 use super::recipe::Recipe;
 use crate::world::{Arrival, Life, World, stream};
 
@@ -65,6 +66,8 @@ pub(super) struct Inhabitant {
     /// Days into the simulation until they come, first or again.
     pub(super) arrives: f64,
     pub(super) life: Life,
+    /// What the nightly batch job knows.
+    pub(super) profile: Profile,
     /// The variant that they were exposed to.
     pub(super) variant: Option<String>,
     /// Of the past.
@@ -119,6 +122,7 @@ pub(super) fn inhabitants(world: &World, recipe: &Recipe, past: &[Event]) -> Res
             visits_per_day: world.visits_per_day(&user)?,
             arrives,
             life: world.life(),
+            profile: Profile::default(),
             variant: None,
             before: Tally::default(),
             days: vec![Tally::default(); recipe.days as usize],

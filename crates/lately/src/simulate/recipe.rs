@@ -15,6 +15,8 @@ pub struct Recipe {
     pub people: usize,
     /// People of a town that has one policy for all.
     pub twins: usize,
+    /// People of a town with one policy for all that is looked at on its first day only.
+    pub first_day: usize,
     /// Things that can be shown.
     pub items: usize,
     /// Days of the past, without a model.
@@ -35,8 +37,9 @@ impl Default for Recipe {
     fn default() -> Self {
         Self {
             seeds: vec![1, 2, 3],
-            people: 280,
-            twins: 200,
+            people: 300,
+            twins: 240,
+            first_day: 1_200,
             items: 1_200,
             past_days: 8,
             days: 14,
@@ -55,7 +58,10 @@ impl Recipe {
         ensure!((2..=90).contains(&self.days), "{} days: simulate 2 to 90", self.days);
         ensure!((2..=90).contains(&self.past_days), "{} days of past: make it 2 to 90", self.past_days);
         ensure!(self.window_days > 0, "a training reads at least 1 day");
-        ensure!(self.people >= 40 && self.twins >= 10, "too few people: 40 in a split town, 10 in others");
+        ensure!(
+            self.people >= 40 && self.twins >= 10 && self.first_day >= 10,
+            "too few people: 40 in a split town, 10 in others"
+        );
         ensure!((24..=2_000).contains(&self.candidates), "{} candidates: rank 24 to 2,000", self.candidates);
         ensure!(self.items >= 2 * self.candidates, "{} items: at least twice the candidates", self.items);
         ensure!(self.threads > 0, "no thread: give at least one");

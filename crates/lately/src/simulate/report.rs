@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::lift::Lift;
 use super::recipe::Recipe;
+use super::suite::Part;
 
 /// A relative effect on some people.
 #[derive(Debug, Clone, Serialize)]
@@ -28,14 +29,14 @@ pub struct Contrast {
     pub lines: Vec<Line>,
 }
 
-/// Diversity of one strength, launched to all, over none.
+/// A means of diversity, launched to all, over none.
 #[derive(Debug, Clone, Serialize)]
 pub struct Point {
-    /// Strength of sliding spectrum decomposition.
-    pub gamma: f32,
+    /// Which, and how strong.
+    pub name: String,
     /// Different topics a page, all days.
     pub topics: Option<Lift>,
-    /// Saves a person on the first day.
+    /// Saves a person on the first day, in larger towns.
     pub saves_first_day: Option<Lift>,
     /// Saves a person in the second week.
     pub saves_second_week: Option<Lift>,
@@ -70,6 +71,8 @@ pub struct Series {
 pub struct Headline {
     /// Sizes and seeds.
     pub recipe: Recipe,
+    /// What was simulated.
+    pub parts: Vec<Part>,
     /// Comparisons of models.
     pub contrasts: Vec<Contrast>,
     /// Towns without diversity.
@@ -89,12 +92,13 @@ const ARTICLE: [(&str, &str, &str, &str); 5] = [
     ("time-window mask over none", "topics a page", "all", "more diverse"),
 ];
 /// What is shown of each contrast; the JSON has all.
-const SHOWN: [(&str, &str); 6] = [
+const SHOWN: [(&str, &str); 7] = [
     ("saves a person", "all"),
     ("saves a person", "core"),
     ("saves a person", "non-core"),
     ("clicks a person", "all"),
     ("hides a person", "all"),
+    ("visits a person", "all"),
     ("topics a page", "all"),
 ];
 
@@ -125,12 +129,17 @@ impl Headline {
                 table.add_row([name, days, measure.to_owned(), group.to_owned(), value, interval, article]);
             }
         }
-        format!("{}\n\n{}\n\n{}", table.trim_fmt(), self.frontier_table(), self.words())
+        let tables = [
+            (!self.contrasts.is_empty(), table.trim_fmt()),
+            (!self.frontier.is_empty(), self.frontier_table()),
+        ];
+        let tables: Vec<String> = tables.into_iter().filter_map(|(is, table)| is.then_some(table)).collect();
+        format!("{}\n\n{}", tables.join("\n\n"), self.words())
     }
 
     fn frontier_table(&self) -> String {
         let mut table = plain(&[
-            "diversity (SSD), launched to all",
+            "diversity, launched to all",
             "topics a page",
             "saves, day 1",
             "saves, second week",
@@ -146,7 +155,7 @@ impl Headline {
                 point.visits_second_week,
             ];
             let cell = |lift| cells(lift).join(" ").trim().to_owned();
-            table.add_row(std::iter::once(format!("gamma {}", point.gamma)).chain(all.map(cell)));
+            table.add_row(std::iter::once(point.name.clone()).chain(all.map(cell)));
         }
         let Plain { topics_a_page, saves_a_page, pages_a_day } = self.plain;
         format!(
@@ -157,10 +166,10 @@ impl Headline {
     }
 
     fn words(&self) -> String {
-        let Recipe { seeds, people, twins, days, past_days, candidates, .. } = &self.recipe;
+        let Recipe { seeds, people, twins, first_day, days, past_days, candidates, .. } = &self.recipe;
         format!(
-            "Synthetic: people of an invented world, not the article's. {} seeds; {people} people in four variants, and towns \
-             of {twins} with one policy for all; {past_days} days of past, {days} simulated; {candidates} candidates a page. \
+            "Synthetic: people of an invented world, not the article's. {} seeds; {people} people in two variants, and towns \
+             of {twins} with one policy for all (diversity on day 1: {first_day}); {past_days} days of past, {days} simulated; {candidates} candidates a page. \
              Intervals are 95 %; * leaves out 0.",
             seeds.len()
         )

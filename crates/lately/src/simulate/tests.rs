@@ -3,6 +3,7 @@ use std::collections::HashMap;
 use lately_experiment::{Design, Experiment, Readout, Settings, Variant};
 use lately_rank::SelectConfig;
 
+use super::first::FirstModels;
 use super::lift::Measure;
 use super::person::{Column, Inhabitant};
 use super::recipe::Recipe;
@@ -25,11 +26,15 @@ fn counted(people: &[Inhabitant]) -> Vec<(Option<String>, Vec<[f64; 7]>)> {
 #[test]
 fn a_town_is_its_seed_and_its_policy() {
     let [control, transact, ..] = learners(&small()).unwrap();
-    let live = |seed| town(20, seed).live(std::slice::from_ref(&transact), &|_| ()).unwrap();
-    let (first, again, other) = (live(3), live(3), live(4));
+    let live = |seed, first: &FirstModels| {
+        town(20, seed).live(std::slice::from_ref(&transact), first, &|_| ()).unwrap()
+    };
+    let models = FirstModels::default();
+    let (first, again, other) = (live(3, &models), live(3, &FirstModels::default()), live(4, &models));
+    assert_eq!(counted(&first), counted(&live(3, &models)), "with the first day's model kept");
     assert_eq!(counted(&first), counted(&again), "to the last action, whatever the threads do");
     assert_ne!(counted(&first), counted(&other));
-    let twin = town(20, 3).live(std::slice::from_ref(&control), &|_| ()).unwrap();
+    let twin = town(20, 3).live(std::slice::from_ref(&control), &FirstModels::default(), &|_| ()).unwrap();
     let who = |people: &[Inhabitant]| people.iter().map(|p| p.user.clone()).collect::<Vec<_>>();
     assert_eq!(who(&first), who(&twin));
     assert_ne!(counted(&first), counted(&twin), "another model shows other pages");
@@ -43,7 +48,7 @@ fn a_users_readout_of_the_log_finds_the_same() {
     let [control, transact, ..] = learners(&small()).unwrap();
     let town = town(60, 5);
     let (store, schema) = (town.store.clone(), town.schema.clone());
-    let people = town.live(&[control, transact], &|_| ()).unwrap();
+    let people = town.live(&[control, transact], &FirstModels::default(), &|_| ()).unwrap();
     let mut of_variant: HashMap<&str, [f64; 3]> = HashMap::new();
     for person in people.iter().filter(|p| p.variant.is_some()) {
         let sums = of_variant.entry(person.variant.as_deref().unwrap()).or_default();

@@ -11,15 +11,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use anyhow::{Context, Result};
-use lately_features::{ItemId, Schema};
-use lately_model::ModelConfig;
+use lately_features::{Event, ItemId, Schema, UserId};
+use lately_model::{Manifest, Model, ModelConfig};
 use lately_rank::experiment::{Book, Change, ExperimentDefinition, Overrides, VariantDefinition};
 use lately_rank::{LoadedModel, ModelSlot, RankConfig, Ranker, SelectConfig};
 use lately_store::Store;
-use lately_train::{DateRange, JoinOptions, TrainConfig, join_store};
+use lately_train::{Dataset, DateRange, JoinOptions, TrainConfig, join_store};
 use tempfile::TempDir;
 
+use super::first::FirstModels;
 use super::person::{Column, Inhabitant, inhabitants};
+use super::profile;
 use super::recipe::Recipe;
 use crate::config::Config;
 use crate::data_dir::DataDir;
@@ -32,14 +34,16 @@ pub(super) const EXPERIMENT: &str = "models";
 pub(super) const START_MS: i64 = 1_699_920_000_000;
 pub(super) const DAY_MS: i64 = 86_400_000;
 
-/// The world of all suites: quick fashions, people who are not core come for something, a tenth of them new or back again.
+/// The world of all suites: quick fashions; core people come mostly for what they always liked, the others for something;
+/// a tenth of those is new, a tenth back again.
 fn world(people: usize, items: usize, seed: u64) -> WorldConfig {
     WorldConfig {
         users: people,
         items,
         seed,
         drift: 1.0,
-        casual_stray: 0.75,
+        core_stray: 0.45,
+        casual_stray: 0.85,
         newcomers: 0.1,
         returners: 0.1,
         ..WorldConfig::default()
@@ -84,10 +88,9 @@ impl Town {
         let store = Arc::new(dir.store()?);
         let began_ms = START_MS - i64::from(recipe.past_days) * DAY_MS;
         let past = world.bootstrap(recipe.past_days, START_MS)?;
-        let people = inhabitants(&world, recipe, &past)?;
-        for events in [world.items(began_ms), world.users(began_ms), past] {
-            store.append(events).context("writing the town's past")?;
-        }
+        let mut people = inhabitants(&world, recipe, &past)?;
+        store.append(world.items(began_ms)).context("writing the town's items")?;
+        write_past(&store, &world, &mut people, past, began_ms)?;
         let clock = Arc::new(AtomicI64::new(START_MS));
         let its = Arc::clone(&clock);
         let champion = Arc::new(ModelSlot::new(Arc::clone(&dir.schema)));
@@ -115,6 +118,7 @@ impl Town {
     pub(super) fn live(
         mut self,
         learners: &[Learner],
+        first: &FirstModels,
         say: &(dyn Fn(&str) + Sync),
     ) -> Result<Vec<Inhabitant>> {
         let names: Vec<_> = learners.iter().map(|l| l.alias).collect();
@@ -122,12 +126,19 @@ impl Town {
             let slot = ModelSlot::new(Arc::clone(&self.schema)).for_alias(learner.alias);
             self.slots.insert(learner.alias.to_owned(), Arc::new(slot));
         }
-        self.teach(learners.iter())?;
+        for learner in learners {
+            let key =
+                (self.seed, self.people.len(), serde_json::to_string(&(&learner.model, &learner.train))?);
+            let (model, manifest) = first.get(key, || self.learn(&self.rows()?, learner))?;
+            self.serve(learner, model, manifest)?;
+        }
         if learners.len() > 1 {
             self.split(learners)?;
         }
         while self.day < self.recipe.days {
+            self.store.append(profile::tonight(&self.world, &self.people, self.midnight()))?;
             self.one_day()?;
+            self.people.iter_mut().for_each(|p| p.profile.age());
             if Recipe::retrains_after(self.day) && self.day < self.recipe.days {
                 self.teach(learners.iter().filter(|l| l.retrained))?;
             }
@@ -138,19 +149,34 @@ impl Town {
     }
 
     /// Trains each on the last days and swaps it in.
-    fn teach<'a>(&mut self, learners: impl Iterator<Item = &'a Learner>) -> Result<()> {
+    fn teach<'a>(&self, learners: impl Iterator<Item = &'a Learner>) -> Result<()> {
+        let rows = self.rows()?;
+        for learner in learners {
+            let (model, manifest) = self.learn(&rows, learner)?;
+            self.serve(learner, model, manifest)?;
+        }
+        Ok(())
+    }
+
+    /// What was served in the last days, and what followed.
+    fn rows(&self) -> Result<Dataset> {
         let end_ms = self.midnight();
         let start_ms = end_ms - i64::from(self.recipe.window_days) * DAY_MS;
         let options = JoinOptions { range: DateRange { start_ms, end_ms }, ..JoinOptions::default() };
-        let rows = join_store(&self.store, &self.schema, options)?;
-        for learner in learners {
-            let train = TrainConfig { seed: self.seed, ..learner.train.clone() };
-            let plan = Plan { model: learner.model.clone(), train, start: None, parent: None, state: None };
-            let trained = learn(&rows.all(), &plan, false)?;
-            let version = format!("{}-{}", learner.alias, self.day);
-            let slot = self.slots.get(learner.alias).unwrap_or_else(|| self.ranker.slot());
-            slot.swap(LoadedModel::new(*trained.model, trained.manifest, version))?;
-        }
+        Ok(join_store(&self.store, &self.schema, options)?)
+    }
+
+    fn learn(&self, rows: &Dataset, learner: &Learner) -> Result<(Model, Manifest)> {
+        let train = TrainConfig { seed: self.seed, ..learner.train.clone() };
+        let plan = Plan { model: learner.model.clone(), train, start: None, parent: None, state: None };
+        let trained = learn(&rows.all(), &plan, false)?;
+        Ok((*trained.model, trained.manifest))
+    }
+
+    fn serve(&self, learner: &Learner, model: Model, manifest: Manifest) -> Result<()> {
+        let version = format!("{}-{}", learner.alias, self.day);
+        let slot = self.slots.get(learner.alias).unwrap_or_else(|| self.ranker.slot());
+        slot.swap(LoadedModel::new(model, manifest, version))?;
         Ok(())
     }
 
@@ -184,9 +210,37 @@ impl Town {
     }
 }
 
+/// Day by day, each after what its night's batch job made of those before.
+fn write_past(
+    store: &Store,
+    world: &World,
+    people: &mut [Inhabitant],
+    mut past: Vec<Event>,
+    began_ms: i64,
+) -> Result<()> {
+    let numbers: HashMap<UserId, usize> =
+        people.iter().enumerate().map(|(at, p)| (p.user.clone(), at)).collect();
+    let mut midnight = began_ms;
+    while !past.is_empty() {
+        store.append(profile::tonight(world, people, midnight)).context("writing the town's people")?;
+        midnight += DAY_MS;
+        let later = past.split_off(past.partition_point(|event| event.time_ms() < midnight));
+        for event in &past {
+            if let Event::Action(action) = event
+                && action.action == "save"
+            {
+                people[numbers[&action.user]].profile.saved(world.topic(&action.item)?);
+            }
+        }
+        people.iter_mut().for_each(|p| p.profile.age());
+        store.append(std::mem::replace(&mut past, later)).context("writing the town's past")?;
+    }
+    Ok(())
+}
+
 /// `lately.toml` of all towns.
 fn settings(recipe: &Recipe) -> String {
-    format!("{}\n[schema]\n{SCHEMA}", recipe.settings)
+    format!("{}\n[schema]\n{}", recipe.settings, profile::schema(SCHEMA))
 }
 
 /// Model and training that `lately.toml` describes.

@@ -56,7 +56,7 @@ impl Town {
     fn visit(&mut self, person: usize, start_ms: i64) -> Result<()> {
         let user = self.people[person].user.clone();
         // Lent for the visit: the session holds the world.
-        let mut life = self.people[person].life.clone();
+        let (mut life, mut profile) = (self.people[person].life.clone(), self.people[person].profile.clone());
         let mut session = self.world.visit_with(&user, start_ms, &life)?;
         let mut rng = stream(self.seed ^ 0xcad1, person as u64, start_ms as u64);
         let mut tally = self.people[person].days[self.day as usize];
@@ -78,6 +78,9 @@ impl Town {
                 .iter()
                 .filter_map(|o| Column::of_action(o.action))
                 .for_each(|c| tally[c as usize] += 1.0);
+            for saved in outcomes.iter().filter(|o| o.action == "save") {
+                profile.saved(self.world.topic(&saved.item)?);
+            }
             let last_ms = outcomes.last().map_or(0, |o| o.delay_ms);
             variant = page.exposures.first().map(|e| e.variant.clone()).or(variant);
             self.log(&page, outcomes, now_ms)?;
@@ -89,7 +92,7 @@ impl Town {
         life.lived(&session, now_ms);
         let person = &mut self.people[person];
         person.days[self.day as usize] = tally;
-        (person.life, person.variant) = (life, variant);
+        (person.life, person.profile, person.variant) = (life, profile, variant);
         Ok(())
     }
 

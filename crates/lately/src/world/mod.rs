@@ -45,7 +45,9 @@ pub struct WorldConfig {
     pub seed: u64,
     /// How fast fashions and tastes move on from day to day; 1 is a quick world. Default 0: not at all.
     pub drift: f64,
-    /// Chance that what a person who is not core wants lies outside their lasting tastes. Default 0.6, as for core people.
+    /// Chance that what a core person wants lies outside their lasting tastes. Default 0.6.
+    pub core_stray: f64,
+    /// The same of a person who is not core. Default 0.6.
     pub casual_stray: f64,
     /// Share of the people who are not core that come for the first time after the world's past. Default 0.
     pub newcomers: f64,
@@ -61,6 +63,7 @@ impl Default for WorldConfig {
             topics: 24,
             seed: 1,
             drift: 0.0,
+            core_stray: session::STRAY,
             casual_stray: session::STRAY,
             newcomers: 0.0,
             returners: 0.0,
@@ -97,6 +100,7 @@ impl World {
     pub fn new(config: WorldConfig) -> Result<Self, WorldError> {
         let share = |share: f64| if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 };
         let config = WorldConfig {
+            core_stray: share(config.core_stray),
             casual_stray: share(config.casual_stray),
             newcomers: share(config.newcomers),
             returners: share(config.returners),
@@ -142,6 +146,14 @@ impl World {
     /// The seed from which everything follows.
     pub fn seed(&self) -> u64 {
         self.config.seed
+    }
+
+    /// Name of a topic, as it stands in events.
+    ///
+    /// # Panics
+    /// Where there is no such topic.
+    pub fn topic_name(&self, topic: usize) -> &'static str {
+        catalogue::TOPICS[topic]
     }
 
     /// Topic of a thing, from 0.

@@ -6,7 +6,6 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use super::catalogue::TOPICS;
-use super::session::STRAY;
 use super::{WorldConfig, WorldError, draw, normal, stream};
 
 const COUNTRIES: [&str; 6] = ["BR", "DE", "IN", "JP", "KE", "US"];
@@ -95,7 +94,7 @@ fn person(number: u64, config: &WorldConfig, rng: &mut ChaCha8Rng) -> Result<Per
         core,
         arrival: arrival(number, config, core),
         visits_per_day,
-        stray: if core { STRAY } else { config.casual_stray },
+        stray: if core { config.core_stray } else { config.casual_stray },
         taste,
         popular,
         disliked: disliked.unwrap_or(0),

@@ -13,7 +13,7 @@ use super::{World, WorldError, draw, stream};
 
 /// How long a want lasts, ms: two visits within it start from the same want.
 const PHASE_MS: i64 = 30 * 60 * 1000;
-/// Chance that a want lies outside the lasting tastes.
+/// Usual chance that a want lies outside the lasting tastes.
 pub(super) const STRAY: f64 = 0.6;
 /// How far an action moves the want to the item's topic.
 const PULL: f64 = 0.2;
