@@ -6,7 +6,8 @@ use crate::workspace;
 
 /// Prints the `skipped:` lines of the last nextest run of a profile.
 pub(crate) fn report(profile: &str) -> Result<(), TaskError> {
-    let target = workspace::target_directory()?.join("nextest").join(profile).join("junit.xml");
+    // Nextest's store is `target/nextest` beside the workspace, wherever CARGO_TARGET_DIR is.
+    let target = workspace::root().join("target/nextest").join(profile).join("junit.xml");
     let text = String::from_utf8_lossy(&workspace::read(&target)?).into_owned();
     let lines = find(&text);
     if lines.is_empty() {
