@@ -16,6 +16,7 @@ pub mod calibration;
 pub mod checkpoint;
 mod chunk;
 pub mod config;
+pub mod device;
 mod encoder;
 pub mod engine;
 mod error;
