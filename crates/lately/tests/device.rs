@@ -12,14 +12,13 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use lately::data_dir::DataDir;
-use lately::demo::demo_toml;
 use lately_model::{Manifest, Model, ModelConfig};
 use lately_train::publish::{CHAMPION, publish};
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::http::Http;
-use crate::run::lately;
+use crate::run::{lately, small_world};
 
 /// What a server without a GPU says when it is told to use one.
 const REFUSAL: &[&str] = if cfg!(feature = "cuda") {
@@ -30,8 +29,10 @@ const REFUSAL: &[&str] = if cfg!(feature = "cuda") {
 
 /// A data directory with a model, and these keys of `[rank]`.
 fn with_model(rank: &str) -> Result<TempDir> {
-    let dir = tempfile::tempdir()?;
-    let there = DataDir::create(dir.path(), &format!("[rank]\n{rank}\n{}", demo_toml()))?;
+    let dir = small_world()?;
+    let toml = dir.path().join("lately.toml");
+    fs::write(&toml, format!("[rank]\n{rank}\n{}", fs::read_to_string(&toml)?))?;
+    let there = DataDir::open(dir.path())?;
     let model = Model::new(ModelConfig { hidden: vec![8], ..ModelConfig::default() }, &there.schema, 1)?;
     let manifest = Manifest::new(&model, &there.schema, 1);
     publish(&there.registry()?, &model, &manifest, Some(CHAMPION))?;

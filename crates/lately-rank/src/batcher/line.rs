@@ -17,9 +17,8 @@ pub(super) const LEAST_ROWS: usize = 16;
 const LOOK: usize = 64;
 /// An estimate may be so much too short. Work that ends just after its deadline is lost.
 const MARGIN: f64 = 1.25;
-/// Rows of a call to a device: a ranking of the most candidates goes in one, as small ones together do. Such a call is a few
-/// dozen launches whatever its size, and the CPU's tile of 128 rows fills two of the 132 multiprocessors of an H200 where
-/// a block takes 64 rows.
+/// Rows of a call to a device: a ranking of the most candidates goes in one, as small ones together do. Copies and launches
+/// of a call take the same time whatever its size, and a device has far more units than the CPU's tile of 128 rows fills.
 const DEVICE_ROWS: usize = MAX_CANDIDATES;
 /// Longest time after which a refused caller is told to come again.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
