@@ -14,7 +14,9 @@ pub enum CudaError {
         install: &'static str,
     },
     /// There is no such card.
-    #[error("there is no CUDA device {ordinal}, {count} are visible: choose a lower number, or check CUDA_VISIBLE_DEVICES")]
+    #[error(
+        "there is no CUDA device {ordinal}, {count} are visible: choose a lower number, or check CUDA_VISIBLE_DEVICES"
+    )]
     NoDevice {
         /// The one asked for.
         ordinal: usize,
@@ -42,7 +44,9 @@ pub enum CudaError {
         advice: &'static str,
     },
     /// A request has more tokens than the model's schema says.
-    #[error("a request has {got} tokens, the schema's most are {limit}: assemble the batch by the model's schema")]
+    #[error(
+        "a request has {got} tokens, the schema's most are {limit}: assemble the batch by the model's schema"
+    )]
     Tokens {
         /// Its tokens.
         got: usize,
@@ -50,7 +54,9 @@ pub enum CudaError {
         limit: usize,
     },
     /// The kernels did not compile.
-    #[error("kernels of {source_name} did not compile for {arch}: {log}: update NVRTC to the card's CUDA version")]
+    #[error(
+        "kernels of {source_name} did not compile for {arch}: {log}: update NVRTC to the card's CUDA version"
+    )]
     Compile {
         /// Which kernels.
         source_name: String,

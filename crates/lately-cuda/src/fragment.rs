@@ -88,7 +88,8 @@ mod tests {
         };
         for n in 0..32 {
             for k in 0..32 {
-                let want = if n < outputs && k < inputs { number(bf16((n * inputs + k) as f32)) } else { 0.0 };
+                let want =
+                    if n < outputs && k < inputs { number(bf16((n * inputs + k) as f32)) } else { 0.0 };
                 assert_eq!(at(n, k), want, "{n} {k}");
             }
         }

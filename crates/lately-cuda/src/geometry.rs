@@ -79,8 +79,7 @@ impl Geometry {
             }
         };
         let mut all = |list: &[LinearParts]| list.iter().map(|l| weights.dense(l)).collect::<Vec<_>>();
-        let (project, cross, mlp) =
-            (all(parts.project.as_slice()).pop(), all(&parts.cross), all(&parts.mlp));
+        let (project, cross, mlp) = (all(parts.project.as_slice()).pop(), all(&parts.cross), all(&parts.mlp));
         let head = weights.dense(&parts.head);
         if !weights.finite {
             return Err(ModelError::NotFinite("a weight of the model").into());
@@ -148,7 +147,10 @@ impl Geometry {
 fn supported(encoder: &TransformerParts, length: usize) -> Result<(), CudaError> {
     let width = encoder.token + encoder.candidate;
     let (what, advice) = if width > MOST_WIDTH {
-        (format!("tokens of width {width}, the most is {MOST_WIDTH}"), "narrow the item embedding or action_dim")
+        (
+            format!("tokens of width {width}, the most is {MOST_WIDTH}"),
+            "narrow the item embedding or action_dim",
+        )
     } else if length > MOST_TOKENS {
         (format!("histories of {length} actions, the most is {MOST_TOKENS}"), "shorten the schema's sequence")
     } else {
@@ -279,7 +281,8 @@ impl Weights {
         let at = self.place();
         self.see(&map.weight);
         let (outputs, inputs) = (map.outputs(), map.inputs());
-        let value = |k: usize, n: usize| if k < inputs && n < outputs { map.weight[n * inputs + k] } else { 0.0 };
+        let value =
+            |k: usize, n: usize| if k < inputs && n < outputs { map.weight[n * inputs + k] } else { 0.0 };
         for k in (0..tiles(inputs) * TILE).step_by(2) {
             self.words.extend((0..tiles(outputs) * TILE).map(|n| pair(value(k, n), value(k + 1, n))));
         }

@@ -105,13 +105,11 @@ pub(crate) fn present() -> Result<(), CudaError> {
 /// Where libnvrtc is missing, or refuses the source or the architecture.
 pub fn compile(source: &Source, arch: &str) -> Result<Vec<u8>, CudaError> {
     present()?;
-    let failed = |log: String| CudaError::Compile {
-        source_name: source.name.clone(),
-        arch: arch.to_owned(),
-        log,
-    };
+    let failed =
+        |log: String| CudaError::Compile { source_name: source.name.clone(), arch: arch.to_owned(), log };
     let text = CString::new(source.text.as_str()).map_err(|e| failed(e.to_string()))?;
-    let program = Program(result::create_program(&text, Some(c"lately.cu")).map_err(|e| failed(e.to_string()))?);
+    let program =
+        Program(result::create_program(&text, Some(c"lately.cu")).map_err(|e| failed(e.to_string()))?);
     let options = [format!("--gpu-architecture={arch}"), "--std=c++17".to_owned()];
     // SAFETY: the program was created above and is destroyed after this function's last use.
     match unsafe { result::compile_program(program.0, &options) } {

@@ -8,9 +8,9 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use lately_features::FeatureBatch;
+use lately_kernels::Dropout;
 use lately_kernels::buffer::Buffer;
 use lately_kernels::linear::Shape;
-use lately_kernels::Dropout;
 
 use crate::backend::{Backend, Cpu};
 use crate::chunk::{Chunk, Limits, check};
@@ -147,7 +147,8 @@ impl EncoderParts {
         }
         let mut folded: Vec<Folded<f32>> = Vec::new();
         fold::<f32, Cpu>(network, &mut folded);
-        let layers = plan.layers.iter().zip(&folded).map(|(ids, folded)| LayerParts::of(network, *ids, folded));
+        let layers =
+            plan.layers.iter().zip(&folded).map(|(ids, folded)| LayerParts::of(network, *ids, folded));
         Self::Transformer(TransformerParts {
             token: plan.token,
             candidate,

@@ -207,14 +207,12 @@ pub(crate) fn compiler() -> Option<&'static str> {
 }
 
 fn compile(source: &Source, encoder: bool) -> Result<Module, CudaError> {
-    let failed = |log: String| CudaError::Compile {
-        source_name: source.name.clone(),
-        arch: "this CPU".into(),
-        log,
-    };
+    let failed =
+        |log: String| CudaError::Compile { source_name: source.name.clone(), arch: "this CPU".into(), log };
     let folder = TempDir::new().map_err(|e| failed(e.to_string()))?;
     let (file, library) = (folder.path().join("kernels.cpp"), folder.path().join("kernels.so"));
-    let wanted: Vec<_> = Kernel::ALL.into_iter().filter(|(_, _, of_encoder)| encoder || !of_encoder).collect();
+    let wanted: Vec<_> =
+        Kernel::ALL.into_iter().filter(|(_, _, of_encoder)| encoder || !of_encoder).collect();
     let entry = |(_, name, _): &(Kernel, &str, bool)| {
         format!(
             "extern \"C\" const char *run_{name}(const unsigned *grid, unsigned threads, unsigned shared, void **arguments, \

@@ -12,7 +12,9 @@ fn nvrtc_compiles_every_source_for_every_architecture() {
             match compile(source, arch) {
                 Ok(code) => assert_eq!(code[..4], *b"\x7fELF", "machine code"),
                 Err(CudaError::Missing { library, .. }) => {
-                    eprintln!("SKIPPED: no {library} on this machine, the kernels were not compiled for {arch}");
+                    eprintln!(
+                        "SKIPPED: no {library} on this machine, the kernels were not compiled for {arch}"
+                    );
                 }
                 Err(error) => panic!("{error}"),
             }

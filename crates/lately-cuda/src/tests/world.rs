@@ -11,8 +11,11 @@ use rand_chacha::ChaCha8Rng;
 
 /// Item embeddings of the default width; action 0 is what compatibility mode masks.
 pub(super) fn schema(item: usize, length: usize) -> Schema {
-    let mut text = String::from("item_embedding = \"vector\"\nsurfaces = [\"home\", \"related\"]\nactions = [");
-    for (name, polarity) in [("pad", "neutral"), ("click", "positive"), ("save", "positive"), ("hide", "negative")] {
+    let mut text =
+        String::from("item_embedding = \"vector\"\nsurfaces = [\"home\", \"related\"]\nactions = [");
+    for (name, polarity) in
+        [("pad", "neutral"), ("click", "positive"), ("save", "positive"), ("hide", "negative")]
+    {
         write!(text, "{{ name = \"{name}\", polarity = \"{polarity}\" }},").unwrap();
     }
     write!(
