@@ -15,6 +15,7 @@ import time
 import torch
 from safetensors.torch import load_file
 
+DEVICE = "cuda"
 SIZES = (500, 2000)
 INPUTS = 8
 WARM_UP = 10
@@ -57,13 +58,13 @@ def by_clock(run, seconds):
 
 def ceilings():
     """(bytes read and written by copies, GB/s; products of 8,192 x 8,192 matrices in bf16 of random numbers, TFLOP/s)."""
-    source = torch.empty(1 << 31, dtype=torch.uint8, device="cuda").random_(0, 255)
+    source = torch.empty(1 << 31, dtype=torch.uint8, device=DEVICE).random_(0, 255)
     target = torch.empty_like(source)
     copy = 2 * source.numel() / by_events(lambda _: target.copy_(source), 1.0) / 1e6
     del source, target
     n = 8192
-    a, b = (torch.randn(n, n, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    out = torch.empty(n, n, device="cuda", dtype=torch.bfloat16)
+    a, b = (torch.randn(n, n, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
+    out = torch.empty(n, n, device=DEVICE, dtype=torch.bfloat16)
     return copy, 2 * n**3 / by_events(lambda _: torch.matmul(a, b, out=out), 1.0) / 1e9
 
 
@@ -87,7 +88,7 @@ def host_inputs(case, rows, dtype):
 
 def on_card(inputs, rows):
     """The same on the card, the request's part spread over its rows, as the module takes it."""
-    moved = [t.to("cuda", non_blocking=True) for t in inputs]
+    moved = [t.to(DEVICE, non_blocking=True) for t in inputs]
     return [t.expand(rows, *t.shape[1:]).contiguous() for t in moved[:4]] + moved[4:]
 
 
@@ -119,7 +120,7 @@ def main():
     case = load_file(a.case)
     torch.set_float32_matmul_precision("highest")  # no TF32 where the weights are proven to be the same
     torch.backends.mha.set_fastpath_enabled(False)  # the fast path changes padded outputs
-    torch.set_default_device("cuda")  # the module makes its mask on the default device
+    torch.set_default_device(DEVICE)  # the module makes its mask on the default device
     model = Pinnability().eval()
     model.load_state_dict({k.removeprefix("weight."): v for k, v in case.items() if k.startswith("weight.")})
     case = {k: v.cpu() for k, v in case.items()}

@@ -1,5 +1,6 @@
 //! One table of all that was measured in a run, with shares of the ceilings that were measured in it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -20,6 +21,8 @@ struct Peer {
     /// Of its logits in f32 from ours in f32, as a share of the largest.
     error_f32: f64,
     forms: Vec<Form>,
+    /// Forms that could not be measured, and why.
+    missing: BTreeMap<String, String>,
 }
 
 /// One way in which PyTorch runs the module.
@@ -121,6 +124,9 @@ fn render(all: &Value) -> Result<String, Failure> {
             l.what, l.candidates, l.tokens, l.p50_ms, l.p99_ms, l.rate
         )?;
     }
+    for (form, why) in peer.iter().flat_map(|p| &p.missing) {
+        writeln!(text, "NOT MEASURED: PyTorch {form}: {}", why.lines().next().unwrap_or_default())?;
+    }
     Ok(text)
 }
 
@@ -174,7 +180,8 @@ mod tests {
             "correctness": {"device": "a card", "cases": [{"outcome": "agrees"}, {"outcome": "failed"}]},
             "sanitizer": {"memcheck": "0 errors"},
             "timings": {"device": "a card", "timings": [timing]},
-            "torch": {"torch": "2.9", "copy_gb_s": 4_000.0, "bf16_tflop_s": 800.0, "error_f32": 1e-6, "forms": [form]}
+            "torch": {"torch": "2.9", "copy_gb_s": 4_000.0, "bf16_tflop_s": 800.0, "error_f32": 1e-6, "forms": [form],
+                      "missing": {"compile, 500": "no compiler\nat all"}}
         });
         let text = render(&all).unwrap();
         assert!(text.contains("1 cases agree with the CPU, 1 DO NOT, 0 have no kernels"), "{text}");
@@ -184,6 +191,7 @@ mod tests {
         let eager = text.lines().find(|l| l.starts_with("PyTorch eager ")).unwrap();
         assert!(eager.contains("4.000") && eager.contains("125000") && eager.contains("0.12 %"), "{eager}");
         assert!(text.contains("PyTorch eager, card alone"), "{text}");
+        assert!(text.ends_with("NOT MEASURED: PyTorch compile, 500: no compiler\n"), "{text}");
         let nothing = render(&json!({})).unwrap();
         for missing in ["SCORES WERE NOT COMPARED", "COMPUTE-SANITIZER DID NOT RUN", "WERE NOT MEASURED"] {
             assert!(nothing.contains(missing), "{nothing}");
