@@ -79,8 +79,8 @@ impl Geometry {
         Ok(Model::new(self.config(), &self.schema()?, 1)?)
     }
 
-    /// A model whose embedding of every topic is infinite: what has one gets logits that are no numbers, through all memory
-    /// that a call uses. What has none is scored as ever.
+    /// A model whose embedding of every topic is infinite: the inputs of what has one, and its cross layers, are no numbers.
+    /// What has none is scored as ever.
     pub(crate) fn poisonous(self) -> Result<Model, Failure> {
         let mut model = self.model()?;
         let mut topics = model.parameters_mut().filter(|(name, _)| *name == "item.topic");
