@@ -80,8 +80,8 @@ pub(crate) trait Driver: Send + Sync + Sized {
     /// What one call at a time has for itself: a queue of work, and both ends of its two copies.
     type Lane: Send;
 
-    /// Compiles and loads kernels, with room for so many bytes of shared memory in a block of the two that take a varying
-    /// amount. The same source again may give the same module.
+    /// Compiles and loads kernels. `shared`: most bytes of shared memory of a block of the encoder's kernels; empty for a model
+    /// without an encoder, whose source has none of them. The same source again may give the same module.
     fn load(&self, source: &Source, shared: &[(Kernel, usize)]) -> Result<Arc<Self::Module>, CudaError>;
     /// Memory that holds these words, and is not written again.
     fn upload(&self, words: &[u32]) -> Result<Self::Memory, CudaError>;

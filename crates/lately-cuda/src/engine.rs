@@ -84,6 +84,7 @@ impl<D: Driver> Engine<D> {
     /// Logits N x H, calibrated.
     pub(crate) fn score(&self, batch: &FeatureBatch) -> Result<Vec<f32>, CudaError> {
         let batch = &*admitted(&self.model, batch)?;
+        layout::check(&self.geometry, batch)?;
         let heads = self.model.heads();
         let mut logits = vec![0.0; batch.rows() * heads];
         if !logits.is_empty() {
@@ -110,12 +111,12 @@ impl<D: Driver> Engine<D> {
     ) -> Result<(), CudaError> {
         let mut from = 0;
         while from < batch.rows() {
-            let rows = layout::stretch(batch, from);
+            let rows = layout::stretch(&self.geometry, batch, from);
             from = rows.end;
             let logits = &mut logits[rows.start * heads..rows.end * heads];
             let Some(Slot { lane, scratch, matrices, staging }) = &mut taken.slot else { break };
             let staged = staging.fill(&self.model, batch, rows);
-            let (extent, words) = layout::fill(&self.geometry, &staged, self.driver.input(lane)?)?;
+            let (extent, words) = layout::fill(&self.geometry, &staged, self.driver.input(lane)?);
             let shape = shape(&extent);
             let launches = self.launches(shape, scratch, matrices);
             self.driver.run(&self.module, lane, shape, &launches, words, logits)?;

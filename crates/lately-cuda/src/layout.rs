@@ -62,25 +62,31 @@ impl Extent {
     }
 }
 
-/// The next rows of a batch, from `from` on, that a launch takes: not empty, as one request of the longest history always
-/// fits.
-pub(crate) fn stretch(batch: &FeatureBatch, from: usize) -> Range<usize> {
-    let mut request = batch.row_offsets.partition_point(|o| *o as usize <= from) - 1;
+/// Refuses requests with more tokens than the kernels have room for.
+pub(crate) fn check(geometry: &Geometry, batch: &FeatureBatch) -> Result<(), CudaError> {
+    match batch.token_offsets.windows(2).map(|w| (w[1] - w[0]) as usize).max() {
+        Some(got) if geometry.encoder.is_some() && got > geometry.most_tokens() => {
+            Err(CudaError::Tokens { got, limit: geometry.length })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The next rows of a [`check`]ed batch, from `from` on, that a launch takes: not empty, as one request always fits.
+pub(crate) fn stretch(geometry: &Geometry, batch: &FeatureBatch, from: usize) -> Range<usize> {
+    let first = batch.row_offsets.partition_point(|o| *o as usize <= from) - 1;
     let (mut extent, mut end) = (Extent::default(), from);
-    while end < batch.rows() {
+    for request in first..batch.requests() {
         let next = (batch.row_offsets[request + 1] as usize).min(from + MOST_ROWS);
         if next > end {
+            let tokens = (batch.token_offsets[request + 1] - batch.token_offsets[request]) as usize;
             extent.rows = next - from;
-            extent.add_request((batch.token_offsets[request + 1] - batch.token_offsets[request]) as usize);
+            extent.add_request(if geometry.encoder.is_some() { tokens } else { 0 });
             if !extent.fits() {
                 break;
             }
+            end = next;
         }
-        end = next;
-        if end == from + MOST_ROWS {
-            break;
-        }
-        request += 1;
     }
     from..end
 }
@@ -174,16 +180,9 @@ pub(crate) fn most(geometry: &Geometry) -> (usize, usize) {
 }
 
 /// Writes a call into `words`, at least as many as [`most`]; returns what it takes up and its words.
-pub(crate) fn fill(
-    geometry: &Geometry,
-    staged: &Staged<'_>,
-    words: &mut [u32],
-) -> Result<(Extent, usize), CudaError> {
+pub(crate) fn fill(geometry: &Geometry, staged: &Staged<'_>, words: &mut [u32]) -> (Extent, usize) {
     let mut extent = Extent::default();
     for request in staged.requests {
-        if request.tokens.len() > geometry.most_tokens() {
-            return Err(CudaError::Tokens { got: request.tokens.len(), limit: geometry.length });
-        }
         extent.add_request(request.tokens.len());
         extent.rows = request.rows.end;
     }
@@ -212,7 +211,7 @@ pub(crate) fn fill(
     }
     numbers(staged.candidates, &mut words[places.candidates..places.features]);
     features(geometry, staged.inputs, &mut words[places.features..places.end]);
-    Ok((extent, places.end))
+    (extent, places.end)
 }
 
 /// The numbers, then 0.
@@ -232,5 +231,94 @@ fn features(geometry: &Geometry, inputs: &[f32], to: &mut [u32]) {
         for (pairs, to) in row[geometry.output()..].chunks(2).zip(to) {
             *to = pair(pairs[0], pairs.get(1).copied().unwrap_or(0.0));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lately_model::device::{ServingParts, StagedRequest, Staging, admitted};
+    use lately_model::{Encoder, ModelConfig};
+
+    use super::*;
+    use crate::tests::world::{batch, model, schema, tiny};
+
+    fn geometry(config: &ModelConfig, length: usize) -> Geometry {
+        Geometry::of(&ServingParts::of(&model(config, &schema(4, length)))).unwrap().0
+    }
+
+    /// Only what stretches look at.
+    fn offsets(requests: &[(usize, usize)]) -> FeatureBatch {
+        let mut b = FeatureBatch::default();
+        for (tokens, rows) in requests {
+            b.token_offsets.push((b.tokens() + tokens) as u32);
+            b.row_offsets.push((b.rows() + rows) as u32);
+        }
+        b
+    }
+
+    fn stretches(geometry: &Geometry, batch: &FeatureBatch) -> Vec<usize> {
+        let mut ends = vec![0];
+        while ends[ends.len() - 1] < batch.rows() {
+            let range = stretch(geometry, batch, ends[ends.len() - 1]);
+            assert_eq!(range.start, ends[ends.len() - 1]);
+            ends.push(range.end);
+        }
+        ends
+    }
+
+    #[test]
+    fn a_batch_is_cut_where_a_launch_is_full() {
+        let g = geometry(&tiny(), 256);
+        assert_eq!(stretches(&g, &offsets(&[(3, 5), (0, 0), (9, 2)])), [0, 7]);
+        assert_eq!(stretches(&g, &offsets(&[(3, 2047), (0, 1), (9, 1)])), [0, 2048, 2049]);
+        assert_eq!(stretches(&g, &offsets(&[(256, 5000)])), [0, 2048, 4096, 5000]);
+        // 32 longest histories are 8,192 squares; those without rows count for nothing.
+        let histories: Vec<_> = (0..70).map(|i| (256, usize::from(i % 2 == 0))).collect();
+        assert_eq!(stretches(&g, &offsets(&histories)), [0, 32, 35]);
+        let without = geometry(&ModelConfig { encoder: Encoder::None, ..tiny() }, 256);
+        assert_eq!(stretches(&without, &offsets(&histories)), [0, 35]);
+    }
+
+    #[test]
+    fn histories_that_are_too_long_are_refused() {
+        let g = geometry(&tiny(), 20);
+        assert_eq!(check(&g, &offsets(&[(32, 1)])), Ok(()), "a whole tile more is room that there is");
+        let refused = check(&g, &offsets(&[(3, 1), (33, 0)]));
+        assert_eq!(refused, Err(CudaError::Tokens { got: 33, limit: 20 }));
+    }
+
+    #[test]
+    fn a_call_is_laid_out_as_its_header_says() {
+        let schema = schema(4, 20);
+        let model = model(&tiny(), &schema);
+        let g = geometry(&tiny(), 20);
+        let b = batch(&schema, &[(17, 2), (0, 1), (5, 0), (3, 3)], 2, |_| false);
+        let mut staging = Staging::default();
+        let b = admitted(&model, &b).unwrap();
+        let staged = staging.fill(&model, &b, 1..6);
+        let rows: Vec<_> = staged.requests.iter().map(|r: &StagedRequest| r.rows.clone()).collect();
+        assert_eq!(rows, [0..1, 1..2, 2..5], "requests without rows are left out");
+        let (most, _) = most(&g);
+        let mut words = vec![u32::MAX; most];
+        let (extent, end) = fill(&g, &staged, &mut words);
+        assert_eq!(extent, Extent { rows: 5, requests: 3, tiles: 3, squares: 5, longest: 2 });
+        assert_eq!(words[..2], [5, 3]);
+        let at = |header: usize| words[header] as usize;
+        assert_eq!(words[at(2)..][..5], [0, 1, 2, 2, 2]);
+        assert_eq!(words[at(3)..][..12], [17, 2, 0, 0, 0, 0, 2, 4, 3, 1, 2, 4]);
+        // 17 tokens of 8 numbers, then zeros to 32 of them, then those of the last request.
+        let numbers = |from: &[f32]| from.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        assert_eq!(words[at(4)..][..136], numbers(&staged.tokens[..136]));
+        assert!(words[at(4) + 136..at(4) + 256].iter().all(|w| *w == 0));
+        assert_eq!(
+            words[at(4) + 256..][..24],
+            numbers(&staged.tokens[staged.requests[2].tokens.start * 8..])[..24]
+        );
+        let open: Vec<f32> = words[at(5)..][..48].iter().map(|w| f32::from_bits(*w)).collect();
+        assert!((0..48).all(|i| (open[i] == 1.0) == (i < 17 || (32..35).contains(&i))), "{open:?}");
+        assert_eq!(words[at(6)..][..20], numbers(staged.candidates));
+        let first = pair(staged.inputs[g.output()], staged.inputs[g.output() + 1]);
+        assert_eq!(words[at(7)], first);
+        assert!(words[end..].iter().all(|w| *w == u32::MAX), "nothing is written beyond the end");
     }
 }

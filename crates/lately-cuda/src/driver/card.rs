@@ -126,6 +126,8 @@ impl Card {
                 let limit = Of::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
                 function.set_attribute(limit, *bytes as i32).map_err(&doing)?;
             }
+            // Loads its code now: the driver else waits until the first launch, which is recorded.
+            function.num_regs().map_err(&doing)?;
             functions.insert(kernel, function);
         }
         Ok(Module { functions })

@@ -38,11 +38,24 @@ fn agreement(got: &[f32], want: &[f32], heads: usize) -> Agreement {
     Agreement { error: size(&mut errors()), largest, correlation: correlations.fold(1.0, f64::min) }
 }
 
-fn cpu(model: &Arc<Model>, batch: &FeatureBatch, precision: ServingPrecision) -> Vec<f32> {
+pub(super) fn cpu(model: &Arc<Model>, batch: &FeatureBatch, precision: ServingPrecision) -> Vec<f32> {
     Cpu::new(Arc::clone(model), precision).score(batch, &mut EngineMemory::default()).unwrap()
 }
 
-/// Holds the emulated card against the CPU in f32; in both orders of threads, which must give the same bits.
+/// Holds logits against the CPU's in f32; the CPU's in bfloat16 say how far they may be.
+pub(super) fn near(what: &str, model: &Arc<Model>, batch: &FeatureBatch, got: &[f32]) {
+    let heads = model.heads();
+    let exact = cpu(model, batch, ServingPrecision::F32);
+    let found = agreement(got, &exact, heads);
+    let of_bf16 = agreement(&cpu(model, batch, ServingPrecision::Bf16), &exact, heads);
+    eprintln!("{what}: {found:?}; the CPU's bf16 {of_bf16:?}");
+    assert!(found.error < 1e-2, "{what}: {found:?}");
+    assert!(found.largest < 1e-2 + 1.5 * of_bf16.largest, "{what}: {found:?}, the CPU's bf16 {of_bf16:?}");
+    // Ranks of a few rows say nothing.
+    assert!(batch.rows() < 60 || found.correlation >= 0.999, "{what}: {found:?}");
+}
+
+/// The emulated card; in both orders of threads, which must give the same bits.
 fn agrees(what: &str, model: &Arc<Model>, batch: &FeatureBatch) {
     if compiler().is_none() {
         return;
@@ -50,15 +63,7 @@ fn agrees(what: &str, model: &Arc<Model>, batch: &FeatureBatch) {
     let driver = Arc::new(Emulation::default());
     let engine = Engine::new(&driver, Arc::clone(model)).unwrap();
     let got = engine.score(batch).unwrap();
-    let heads = model.heads();
-    let exact = cpu(model, batch, ServingPrecision::F32);
-    let found = agreement(&got, &exact, heads);
-    let of_bf16 = agreement(&cpu(model, batch, ServingPrecision::Bf16), &exact, heads);
-    eprintln!("{what}: {found:?}; the CPU's bf16 {of_bf16:?}");
-    assert!(found.error < 1e-2, "{what}: {found:?}");
-    assert!(found.largest < 1e-2 + 1.5 * of_bf16.largest, "{what}: {found:?}, the CPU's bf16 {of_bf16:?}");
-    // Ranks of a few rows say nothing.
-    assert!(batch.rows() < 60 || found.correlation >= 0.999, "{what}: {found:?}");
+    near(what, model, batch, &got);
     driver.turn_around(true);
     assert_eq!(got, engine.score(batch).unwrap(), "{what}: threads in another order give other numbers");
 }

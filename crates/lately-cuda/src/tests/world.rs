@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// Item embeddings of the default width; action 0 is what compatibility mode masks.
-pub(super) fn schema(item: usize, length: usize) -> Schema {
+pub(crate) fn schema(item: usize, length: usize) -> Schema {
     let mut text =
         String::from("item_embedding = \"vector\"\nsurfaces = [\"home\", \"related\"]\nactions = [");
     for (name, polarity) in
@@ -41,17 +41,17 @@ pub(super) fn schema(item: usize, length: usize) -> Schema {
     Schema::from_toml(&text).unwrap()
 }
 
-pub(super) fn model(config: &ModelConfig, schema: &Schema) -> Arc<Model> {
+pub(crate) fn model(config: &ModelConfig, schema: &Schema) -> Arc<Model> {
     Arc::new(Model::new(config.clone(), schema, 7).unwrap())
 }
 
 /// A small geometry, of widths that are no multiples of 16.
-pub(super) fn tiny() -> ModelConfig {
+pub(crate) fn tiny() -> ModelConfig {
     ModelConfig { ffn: 6, first_k: 3, action_dim: 4, hidden: vec![9, 7], ..ModelConfig::default() }
 }
 
 /// For each request (tokens, candidates). `masked`: whether a token, by its place, is one that compatibility mode masks.
-pub(super) fn batch(
+pub(crate) fn batch(
     schema: &Schema,
     requests: &[(usize, usize)],
     seed: u64,
