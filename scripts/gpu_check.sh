@@ -14,8 +14,8 @@ set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 usage() { sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 2; }
-stand_in=()
-if [[ ${1:-} == --stand-in ]]; then stand_in=(--stand-in); shift; fi
+stand_in=() seconds=3
+if [[ ${1:-} == --stand-in ]]; then stand_in=(--stand-in) seconds=0.2; shift; fi
 [[ $# == 2 ]] || usage
 binary=$1 results=$2
 [[ -x $binary ]] || { echo "gpu_check: $binary is no program: build it as said at the head of $0" >&2; exit 2; }
@@ -27,13 +27,15 @@ rm -f "$results"/{correctness,sanitizer,timings,torch,results}.json "$results/re
 say() { printf '[gpu_check %4ds] %s\n' "$SECONDS" "$*"; }
 within() { timeout --kill-after=5 "$@"; }
 check() { local seconds=$1; shift; within "$seconds" "$binary" "${stand_in[@]}" "$@"; }
+# What a step that failed came to.
+why() { if [[ $1 == 124 || $1 == 137 ]]; then say "$2: IT RAN PAST ITS TIME"; else say "$2 (status $1)"; fi; failed=1; }
 failed=0
 
 say "scores"
 golden=()
 near=$here/../../shared/golden
 if [[ -n ${LATELY_GOLDEN:-} ]]; then golden=(--golden "$LATELY_GOLDEN"); elif [[ -d $near ]]; then golden=(--golden "$near"); fi
-check 120 correctness "${golden[@]}" --json "$results/correctness.json" || { say "SCORES DO NOT AGREE"; failed=1; }
+check 120 correctness "${golden[@]}" --json "$results/correctness.json" || why $? "SCORES DO NOT AGREE"
 
 say "memory and races"
 if ((${#stand_in[@]})); then
@@ -57,7 +59,7 @@ else
 fi
 
 say "times"
-check 75 timings --json "$results/timings.json" || { say "NOT MEASURED"; failed=1; }
+check 75 timings --seconds "$seconds" --json "$results/timings.json" || why $? "NOT MEASURED"
 
 say "PyTorch and the card's ceilings"
 reference=${LATELY_REFERENCE:-$here/../../shared/reference}
@@ -69,7 +71,7 @@ elif ! "$python" -c 'import torch, safetensors' 2>/dev/null; then
 else
     check 45 export "$results/case.safetensors" &&
         within 220 "$python" "$here/gpu_check_torch.py" --reference "$reference" --case "$results/case.safetensors" \
-            --json "$results/torch.json" || { say "PYTORCH IS NOT MEASURED"; failed=1; }
+            --json "$results/torch.json" || why $? "PYTORCH IS NOT MEASURED"
     rm -f "$results/case.safetensors"
 fi
 

@@ -42,6 +42,11 @@ enum Outcome {
 }
 
 impl Report {
+    fn add(&mut self, case: Case) {
+        println!("  {case}");
+        self.cases.push(case);
+    }
+
     /// # Errors
     /// Where a case failed or differs, or none was compared at all.
     pub(crate) fn verdict(&self) -> Result<(), Failure> {
@@ -57,26 +62,32 @@ impl Report {
     }
 }
 
-/// Runs all cases; `small` one alone. `golden`: a folder with reference cases.
+/// Runs all cases, and prints each as it ends; `small` one alone. `golden`: a folder with reference cases.
 pub(crate) fn run(place: &Place, golden: Option<&Path>, small: bool) -> Result<Report, Failure> {
-    let mut cases = Vec::new();
+    let mut report = Report { device: place.name(), cases: Vec::new() };
+    println!(
+        "scores on {} against the CPU in f32 (error at most {ERROR:.0e}, tau at least {TAU})",
+        report.device
+    );
     if small {
         let recipe = Recipe { requests: vec![(17, 3), (0, 1), (40, 66)], ..Recipe::one(0, 0, 3) };
-        cases.extend(of_geometry(place, Geometry::Default, &[("small".to_owned(), recipe)])?);
-        return Ok(Report { device: place.name(), cases });
+        of_geometry(place, Geometry::Default, &[("small".to_owned(), recipe)], &mut report)?;
+        return Ok(report);
     }
     match golden {
-        Some(folder) => cases.extend(references(place, folder)?),
-        None => eprintln!("NO REFERENCE CASES: set LATELY_GOLDEN to the folder that holds them"),
+        Some(folder) => references(place, folder, &mut report)?,
+        None => println!("  NO REFERENCE CASES: set LATELY_GOLDEN to the folder that holds them"),
     }
+    let sizes = &SIZES[..place.sizes().min(SIZES.len())];
+    let last = sizes[sizes.len() - 1];
     for geometry in [Geometry::Default, Geometry::Paper, Geometry::Official] {
-        cases.extend(of_geometry(place, geometry, &recipes(geometry, &SIZES))?);
+        of_geometry(place, geometry, &recipes(geometry, sizes), &mut report)?;
     }
     for geometry in [Geometry::Default, Geometry::Paper] {
-        cases.push(poisoned(place, geometry, 2_049, 500)?);
-        cases.push(company(place, geometry)?);
+        report.add(poisoned(place, geometry, last, 500)?);
+        report.add(company(place, geometry)?);
     }
-    Ok(Report { device: place.name(), cases })
+    Ok(report)
 }
 
 /// Each size, and requests of many lengths together; where tokens can be masked, all masks.
@@ -99,22 +110,27 @@ fn of_geometry(
     place: &Place,
     geometry: Geometry,
     recipes: &[(String, Recipe)],
-) -> Result<Vec<Case>, Failure> {
+    report: &mut Report,
+) -> Result<(), Failure> {
     let (model, schema) = shared(geometry)?;
     let score = match place.load(&model)? {
         Loaded::Scores(score) => score,
         Loaded::Unsupported(why) => {
-            let outcome = Outcome::Unsupported(why);
-            return Ok(vec![Case { name: geometry.name().to_owned(), rows: 0, outcome }]);
+            report.add(Case {
+                name: geometry.name().to_owned(),
+                rows: 0,
+                outcome: Outcome::Unsupported(why),
+            });
+            return Ok(());
         }
     };
     let engine = Engine::new(model, ServingPrecision::F32);
-    let case = |(name, recipe): &(String, Recipe)| {
+    for (name, recipe) in recipes {
         let batch = recipe.batch(&schema);
         let want = engine.score(&batch, &mut EngineMemory::default())?;
-        Ok(compare(format!("{}: {name}", geometry.name()), &score, &batch, &want))
-    };
-    recipes.iter().map(case).collect()
+        report.add(compare(format!("{}: {name}", geometry.name()), &score, &batch, &want));
+    }
+    Ok(())
 }
 
 fn compare(name: String, score: &Score, batch: &FeatureBatch, want: &[f32]) -> Case {
@@ -129,21 +145,20 @@ fn compare(name: String, score: &Score, batch: &FeatureBatch, want: &[f32]) -> C
 }
 
 /// The reference program's outputs, which the file has in f32.
-fn references(place: &Place, folder: &Path) -> Result<Vec<Case>, Failure> {
+fn references(place: &Place, folder: &Path, report: &mut Report) -> Result<(), Failure> {
     let entries = std::fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let mut files: Vec<_> = entries.map(|e| Ok(e?.path())).collect::<Result<_, std::io::Error>>()?;
     files.retain(|path| path.extension().is_some_and(|e| e == "safetensors"));
     files.sort();
-    let mut cases = Vec::new();
     for file in files {
         let name = format!("reference: {}", file.file_stem().unwrap_or_default().to_string_lossy());
         let case = parity::case(&file)?;
-        cases.push(match place.load(&Arc::new(case.model))? {
+        report.add(match place.load(&Arc::new(case.model))? {
             Loaded::Scores(score) => compare(name, &score, &case.batch, &case.logits),
             Loaded::Unsupported(why) => Case { name, rows: 0, outcome: Outcome::Unsupported(why) },
         });
     }
-    Ok(cases)
+    Ok(())
 }
 
 /// Fills the memory of the top's layers on the card with numbers that are none, then scores what has nothing of them.
@@ -183,23 +198,15 @@ fn company(place: &Place, geometry: Geometry) -> Result<Case, Failure> {
     Ok(Case { name, rows: alone.rows(), outcome })
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "scores on {} against the CPU in f32 (error at most {ERROR:.0e}, tau at least {TAU})",
-            self.device
-        )?;
-        for Case { name, rows, outcome } in &self.cases {
-            let (word, found) = match outcome {
-                Outcome::Agrees(a) => ("ok", numbers(a)),
-                Outcome::Differs(a) => ("DIFFERS", numbers(a)),
-                Outcome::Failed(why) => ("FAILED", why.clone()),
-                Outcome::Unsupported(why) => ("unsupported", why.clone()),
-            };
-            writeln!(f, "  {name:<40} {rows:>5} rows  {word:<11} {found}")?;
-        }
-        Ok(())
+        let (word, found) = match &self.outcome {
+            Outcome::Agrees(a) => ("ok", numbers(a)),
+            Outcome::Differs(a) => ("DIFFERS", numbers(a)),
+            Outcome::Failed(why) => ("FAILED", why.clone()),
+            Outcome::Unsupported(why) => ("unsupported", why.clone()),
+        };
+        write!(f, "{:<40} {:>5} rows  {word:<11} {found}", self.name, self.rows)
     }
 }
 
@@ -236,10 +243,10 @@ mod tests {
             compare("wrong".to_owned(), &differs, &batch, &want),
             compare("failed".to_owned(), &fails, &batch, &want),
         ];
+        let shown = format!("{} {}", cases[0], cases[1]);
+        assert!(shown.contains("DIFFERS") && shown.contains("the launch failed"), "{shown}");
         let report = Report { device: "none".to_owned(), cases };
         assert_eq!(report.verdict().unwrap_err().to_string(), "2 of 2 cases do not agree");
-        let shown = report.to_string();
-        assert!(shown.contains("DIFFERS") && shown.contains("the launch failed"), "{shown}");
         let nothing = Report { device: "none".to_owned(), cases: Vec::new() };
         assert!(nothing.verdict().is_err(), "of nothing nothing is known");
     }

@@ -81,7 +81,6 @@ fn run(args: &Args) -> Result<(), Failure> {
     match &args.what {
         What::Correctness { golden, small, json } => {
             let report = correctness::run(&place()?, golden.as_deref(), *small)?;
-            print!("{report}");
             write(json.as_deref(), &report)?;
             report.verdict()
         }

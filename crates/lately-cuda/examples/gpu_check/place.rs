@@ -41,6 +41,14 @@ impl Place {
         }
     }
 
+    /// How many of the sizes of a request are checked: on a CPU thousands of candidates take too long.
+    pub(crate) fn sizes(&self) -> usize {
+        match self {
+            Self::Card(_) => usize::MAX,
+            Self::StandIn => 6,
+        }
+    }
+
     pub(crate) fn load(&self, model: &Arc<Model>) -> Result<Loaded, Failure> {
         match self {
             Self::Card(device) => match CudaEngine::new(device, Arc::clone(model)) {

@@ -80,15 +80,19 @@ fn measure(
     tokens: usize,
     multiply_adds: usize,
 ) -> Result<Timing, Failure> {
+    let start = Instant::now();
     for input in inputs.iter().cycle().take(WARM_UP) {
         score(input)?;
+        if start.elapsed() >= time {
+            break;
+        }
     }
     let (start, mut samples) = (Instant::now(), Vec::new());
     for input in inputs.iter().cycle() {
         let begin = Instant::now();
         score(input)?;
         samples.push(begin.elapsed().as_secs_f64() * 1e3);
-        if start.elapsed() >= time && samples.len() >= INPUTS {
+        if start.elapsed() >= time {
             break;
         }
     }
@@ -177,7 +181,7 @@ mod tests {
         });
         let timing = measure(&sleeps, &inputs, Duration::from_millis(60), "x", 1, 5).unwrap();
         assert!(timing.p50_ms >= 2.0 && timing.p99_ms >= timing.p50_ms, "{timing:?}");
-        assert!((8..=31).contains(&timing.requests), "{timing:?}");
+        assert!((1..=31).contains(&timing.requests), "{timing:?}");
         assert!(timing.candidates_per_second <= 5_000.0, "10 in 2 ms: {timing:?}");
         assert!(timing.candidates_per_second_together <= 20_000.0, "{timing:?}");
         let fails: Score = Box::new(|_| Err("lost".into()));
