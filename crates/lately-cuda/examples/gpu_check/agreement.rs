@@ -7,6 +7,9 @@ use serde::Serialize;
 pub(crate) const ERROR: f64 = 1e-2;
 /// Smallest Kendall tau of a head within a request.
 pub(crate) const TAU: f64 = 0.999;
+/// By how much more than the CPU's engine in bf16 a card may be off where that is beyond these bounds: of models of random
+/// weights, whose logits lie close together, it has tau 0.995 for 500 candidates and errors to 1.2e-2 for single ones.
+pub(crate) const SLACK: f64 = 2.0;
 /// Fewest candidates of a request whose order is judged: of fewer one pair that is as good as equal is more than 0.001.
 const ORDERED: usize = 500;
 
@@ -42,8 +45,11 @@ impl Agreement {
         Self { error, tau }
     }
 
-    pub(crate) fn holds(&self) -> bool {
-        self.error <= ERROR && self.tau.is_none_or(|tau| tau >= TAU)
+    /// Whether it is as good as rounding to bf16 lets it be; `bf16` is how the CPU's engine in bf16 agrees with the same.
+    pub(crate) fn holds(&self, bf16: &Self) -> bool {
+        let error = ERROR.max(SLACK * bf16.error);
+        let tau = bf16.tau.map_or(TAU, |tau| TAU.min(1.0 - SLACK * (1.0 - tau)));
+        bf16.error.is_finite() && self.error <= error && self.tau.is_none_or(|of| of >= tau)
     }
 }
 
@@ -97,21 +103,25 @@ mod tests {
         };
         let want: Vec<f32> = (0..2 * rows + 2).map(|i| i as f32 / 100.0).collect();
         let of = |got: &[f32]| Agreement::of(&batch, got, &want);
-        assert_eq!(of(&want), Agreement { error: 0.0, tau: Some(1.0) });
-        assert!(of(&want).holds());
+        let exact = of(&want);
+        assert_eq!(exact, Agreement { error: 0.0, tau: Some(1.0) });
+        assert!(of(&want).holds(&exact));
         let mut got = want.clone();
         got[3] = f32::NAN;
-        assert!(of(&got).error.is_infinite() && !of(&got).holds());
-        assert!(!of(&want[1..]).holds());
+        assert!(of(&got).error.is_infinite() && !of(&got).holds(&exact));
+        assert!(!of(&want[1..]).holds(&exact));
         got[3] = want[3] + 0.2; // of 10
-        assert!(of(&got).error > ERROR && !of(&got).holds());
+        assert!(of(&got).error > ERROR && !of(&got).holds(&exact));
         let mut turned = want.clone();
         turned[..400].reverse(); // small numbers, so that the error is small
         turned.iter_mut().zip(&want).for_each(|(t, w)| *t = w + (*t - w) * 1e-3);
-        assert!(of(&turned).holds(), "{:?}", of(&turned));
+        assert!(of(&turned).holds(&exact), "{:?}", of(&turned));
         let shuffled: Vec<f32> =
             want.iter().enumerate().map(|(i, w)| w + (i * 7 % 11) as f32 * 9e-3).collect();
         let found = of(&shuffled);
-        assert!(found.error <= ERROR && found.tau.unwrap() < TAU && !found.holds(), "{found:?}");
+        assert!(found.error <= ERROR && found.tau.unwrap() < TAU && !found.holds(&exact), "{found:?}");
+        // Where the CPU in bf16 is as bad, that is what bf16 does; where it is not finite nothing is known.
+        assert!(found.holds(&found) && !Agreement { error: 3.0 * found.error, ..found }.holds(&found));
+        assert!(!exact.holds(&of(&want[1..])));
     }
 }

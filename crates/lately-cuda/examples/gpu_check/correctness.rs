@@ -9,7 +9,7 @@ use lately_model::{Engine, EngineMemory, Model, ServingPrecision, parity};
 use serde::Serialize;
 
 use crate::Failure;
-use crate::agreement::{Agreement, ERROR, TAU};
+use crate::agreement::{Agreement, ERROR, SLACK, TAU};
 use crate::inputs::{Geometry, Mask, Recipe, shared};
 use crate::place::{Loaded, Place, Score};
 
@@ -43,7 +43,11 @@ enum Outcome {
 
 impl Report {
     fn add(&mut self, case: Case) {
-        println!("  {case}");
+        println!(
+            "scores on {} against the CPU in f32 (error at most {ERROR:.0e}, tau at least {TAU}; or {SLACK} times what bf16 loses on \
+         the CPU)",
+            report.device
+        );
         self.cases.push(case);
     }
 
@@ -78,10 +82,10 @@ pub(crate) fn run(place: &Place, golden: Option<&Path>, small: bool) -> Result<R
         Some(folder) => references(place, folder, &mut report)?,
         None => println!("  NO REFERENCE CASES: set LATELY_GOLDEN to the folder that holds them"),
     }
-    let sizes = &SIZES[..place.sizes().min(SIZES.len())];
-    let last = sizes[sizes.len() - 1];
+    let sizes: Vec<usize> = SIZES.into_iter().filter(|n| *n <= place.most_candidates()).collect();
+    let last = sizes.iter().copied().max().unwrap_or(1);
     for geometry in [Geometry::Default, Geometry::Paper, Geometry::Official] {
-        of_geometry(place, geometry, &recipes(geometry, sizes), &mut report)?;
+        of_geometry(place, geometry, &recipes(geometry, &sizes), &mut report)?;
     }
     for geometry in [Geometry::Default, Geometry::Paper] {
         report.add(poisoned(place, geometry, last, 500)?);
@@ -124,20 +128,51 @@ fn of_geometry(
             return Ok(());
         }
     };
-    let engine = Engine::new(model, ServingPrecision::F32);
+    let oracle = Oracle::new(&model);
     for (name, recipe) in recipes {
         let batch = recipe.batch(&schema);
-        let want = engine.score(&batch, &mut EngineMemory::default())?;
-        report.add(compare(format!("{}: {name}", geometry.name()), &score, &batch, &want));
+        let expected = oracle.expected(&batch, None)?;
+        report.add(compare(format!("{}: {name}", geometry.name()), &score, &batch, &expected));
     }
     Ok(())
 }
 
-fn compare(name: String, score: &Score, batch: &FeatureBatch, want: &[f32]) -> Case {
+/// The CPU's engines.
+struct Oracle {
+    exact: Engine,
+    bf16: Engine,
+}
+
+/// What a batch's logits should be, and how near to it bf16 comes.
+struct Expected {
+    logits: Vec<f32>,
+    bf16: Agreement,
+}
+
+impl Oracle {
+    fn new(model: &Arc<Model>) -> Self {
+        let of = |precision| Engine::new(Arc::clone(model), precision);
+        Self { exact: of(ServingPrecision::F32), bf16: of(ServingPrecision::Bf16) }
+    }
+
+    /// `logits`: where something better is known than what the CPU gives in f32.
+    fn expected(&self, batch: &FeatureBatch, logits: Option<Vec<f32>>) -> Result<Expected, Failure> {
+        let score = |engine: &Engine| engine.score(batch, &mut EngineMemory::default());
+        let logits = logits.map_or_else(|| score(&self.exact), Ok)?;
+        let bf16 = Agreement::of(batch, &score(&self.bf16)?, &logits);
+        Ok(Expected { logits, bf16 })
+    }
+}
+
+fn compare(name: String, score: &Score, batch: &FeatureBatch, expected: &Expected) -> Case {
     let outcome = match score(batch) {
         Ok(got) => {
-            let agreement = Agreement::of(batch, &got, want);
-            if agreement.holds() { Outcome::Agrees(agreement) } else { Outcome::Differs(agreement) }
+            let agreement = Agreement::of(batch, &got, &expected.logits);
+            if agreement.holds(&expected.bf16) {
+                Outcome::Agrees(agreement)
+            } else {
+                Outcome::Differs(agreement)
+            }
         }
         Err(error) => Outcome::Failed(error.to_string()),
     };
@@ -153,8 +188,12 @@ fn references(place: &Place, folder: &Path, report: &mut Report) -> Result<(), F
     for file in files {
         let name = format!("reference: {}", file.file_stem().unwrap_or_default().to_string_lossy());
         let case = parity::case(&file)?;
-        report.add(match place.load(&Arc::new(case.model))? {
-            Loaded::Scores(score) => compare(name, &score, &case.batch, &case.logits),
+        let model = Arc::new(case.model);
+        report.add(match place.load(&model)? {
+            Loaded::Scores(score) => {
+                let expected = Oracle::new(&model).expected(&case.batch, Some(case.logits))?;
+                compare(name, &score, &case.batch, &expected)
+            }
             Loaded::Unsupported(why) => Case { name, rows: 0, outcome: Outcome::Unsupported(why) },
         });
     }
@@ -175,8 +214,8 @@ fn poisoned(place: &Place, geometry: Geometry, filling: usize, rows: usize) -> R
         return Ok(Case { name, rows: filling, outcome });
     }
     let batch = Recipe { topics: false, ..Recipe::one(100, rows, 7) }.batch(&schema);
-    let want = Engine::new(model, ServingPrecision::F32).score(&batch, &mut EngineMemory::default())?;
-    Ok(compare(name, &score, &batch, &want))
+    let expected = Oracle::new(&model).expected(&batch, None)?;
+    Ok(compare(name, &score, &batch, &expected))
 }
 
 /// A row has the same bits in any company.
@@ -233,15 +272,14 @@ mod tests {
     fn a_card_that_is_wrong_fails_the_check() {
         let (model, schema) = shared(Geometry::Default).unwrap();
         let batch = Recipe::one(5, 3, 1).batch(&schema);
-        let want =
-            Engine::new(model, ServingPrecision::F32).score(&batch, &mut EngineMemory::default()).unwrap();
-        let mut wrong = want.clone();
+        let expected = Oracle::new(&model).expected(&batch, None).unwrap();
+        let mut wrong = expected.logits.clone();
         wrong.rotate_left(1);
         let differs: Score = Box::new(move |_| Ok(wrong.clone()));
         let fails: Score = Box::new(|_| Err("the launch failed".into()));
         let cases = vec![
-            compare("wrong".to_owned(), &differs, &batch, &want),
-            compare("failed".to_owned(), &fails, &batch, &want),
+            compare("wrong".to_owned(), &differs, &batch, &expected),
+            compare("failed".to_owned(), &fails, &batch, &expected),
         ];
         let shown = format!("{} {}", cases[0], cases[1]);
         assert!(shown.contains("DIFFERS") && shown.contains("the launch failed"), "{shown}");

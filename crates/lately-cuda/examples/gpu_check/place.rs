@@ -41,11 +41,11 @@ impl Place {
         }
     }
 
-    /// How many of the sizes of a request are checked: on a CPU thousands of candidates take too long.
-    pub(crate) fn sizes(&self) -> usize {
+    /// Most candidates of a request that it is asked for: on a CPU thousands take too long.
+    pub(crate) fn most_candidates(&self) -> usize {
         match self {
             Self::Card(_) => usize::MAX,
-            Self::StandIn => 6,
+            Self::StandIn => 500,
         }
     }
 

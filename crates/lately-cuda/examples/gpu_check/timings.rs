@@ -63,7 +63,7 @@ pub(crate) fn run(place: &Place, seconds: f64) -> Result<Report, Failure> {
             }
         };
         let multiply_adds = Engine::new(model, ServingPrecision::F32).multiply_adds(tokens);
-        for candidates in SIZES {
+        for candidates in SIZES.into_iter().filter(|n| *n <= place.most_candidates()) {
             let recipe = |seed| Recipe::one(tokens, candidates, seed);
             let inputs: Vec<_> = (0..INPUTS).map(|i| recipe(i as u64).batch(&schema)).collect();
             timings.push(measure(&score, &inputs, time, geometry.name(), tokens, multiply_adds)?);
