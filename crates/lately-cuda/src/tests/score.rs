@@ -102,7 +102,8 @@ fn masked_tokens_are_not_looked_at() {
     let model =
         model(&ModelConfig { compatibility: true, attention_heads: 1, ..ModelConfig::default() }, &schema);
     let requests = [(40, 3), (17, 2), (1, 1), (0, 1)];
-    let masks: [(&str, fn(usize) -> bool); 4] =
+    type Masked = fn(usize) -> bool;
+    let masks: [(&str, Masked); 4] =
         [("none", |_| false), ("all", |_| true), ("one", |i| i == 7), ("a tile", |i| i < 16)];
     let mut all = Vec::new();
     for (name, masked) in masks {
