@@ -8,7 +8,7 @@ use lately_model::{
     ModelError, Outputs, ServingPrecision, rank_correlation,
 };
 
-use super::world::{batch, model, schema, tiny};
+use super::world::{batch, model, schema, tiny, trained};
 use crate::CudaError;
 use crate::driver::emulation::{Emulation, compiler};
 use crate::engine::Engine;
@@ -102,7 +102,8 @@ fn masked_tokens_are_not_looked_at() {
     let model =
         model(&ModelConfig { compatibility: true, attention_heads: 1, ..ModelConfig::default() }, &schema);
     let requests = [(40, 3), (17, 2), (1, 1), (0, 1)];
-    let masks: [(&str, fn(usize) -> bool); 4] =
+    type Masked = fn(usize) -> bool;
+    let masks: [(&str, Masked); 4] =
         [("none", |_| false), ("all", |_| true), ("one", |i| i == 7), ("a tile", |i| i < 16)];
     let mut all = Vec::new();
     for (name, masked) in masks {
@@ -161,7 +162,7 @@ fn a_large_batch_goes_by_stretches() {
 #[test]
 fn sums_that_cannot_be_trusted_take_the_plain_path() {
     let schema = schema(4, 20);
-    let mut model = Model::new(tiny(), &schema, 7).unwrap();
+    let mut model = trained(&tiny(), &schema);
     for (name, data) in model.parameters_mut() {
         if name.ends_with("layers.0.self_attn.in_proj_weight") {
             data.iter_mut().for_each(|x| *x *= 25.0);
@@ -201,7 +202,7 @@ fn logits_are_calibrated() {
         return;
     }
     let schema = schema(4, 20);
-    let mut calibrated = Model::new(tiny(), &schema, 7).unwrap();
+    let mut calibrated = trained(&tiny(), &schema);
     let b = batch(&schema, &[(20, 3)], 2, |_| false);
     let driver = Arc::new(Emulation::default());
     let raw = Engine::new(&driver, Arc::new(calibrated.clone())).unwrap().score(&b).unwrap();
@@ -254,7 +255,7 @@ fn what_cannot_be_served_is_refused() {
     let message = refused(tiny(), &schema(4, 257));
     assert!(message.contains("histories of 257 actions"), "{message}");
 
-    let mut broken = Model::new(tiny(), &small, 7).unwrap();
+    let mut broken = trained(&tiny(), &small);
     broken.parameters_mut().last().unwrap().1[0] = f32::NAN;
     let error = Engine::new(&driver, Arc::new(broken)).err();
     assert_eq!(error, Some(CudaError::Model(ModelError::NotFinite("a weight of the model"))));
@@ -278,8 +279,7 @@ fn logits_that_are_not_finite_are_counted() {
         return;
     }
     let schema = schema(4, 20);
-    let mut model =
-        Model::new(ModelConfig { cross_layers: 0, hidden: vec![], ..tiny() }, &schema, 7).unwrap();
+    let mut model = trained(&ModelConfig { cross_layers: 0, hidden: vec![], ..tiny() }, &schema);
     for (name, data) in model.parameters_mut() {
         if name == "item.topic" {
             data[4..8].fill(f32::INFINITY); // bucket 1

@@ -42,7 +42,19 @@ pub(crate) fn schema(item: usize, length: usize) -> Schema {
 }
 
 pub(crate) fn model(config: &ModelConfig, schema: &Schema) -> Arc<Model> {
-    Arc::new(Model::new(config.clone(), schema, 7).unwrap())
+    Arc::new(trained(config, schema))
+}
+
+/// A model none of whose parameters is where it started: biases are not 0, gammas not 1.
+pub(crate) fn trained(config: &ModelConfig, schema: &Schema) -> Model {
+    let mut model = Model::new(config.clone(), schema, 7).unwrap();
+    let mut random = ChaCha8Rng::seed_from_u64(11);
+    for (name, data) in model.parameters_mut() {
+        if name.ends_with("bias") || name.contains("norm") {
+            data.iter_mut().for_each(|x| *x += random.random::<f32>() * 0.6 - 0.3);
+        }
+    }
+    model
 }
 
 /// A small geometry, of widths that are no multiples of 16.
