@@ -43,11 +43,7 @@ enum Outcome {
 
 impl Report {
     fn add(&mut self, case: Case) {
-        println!(
-            "scores on {} against the CPU in f32 (error at most {ERROR:.0e}, tau at least {TAU}; or {SLACK} times what bf16 loses on \
-         the CPU)",
-            report.device
-        );
+        println!("  {case}");
         self.cases.push(case);
     }
 
@@ -70,7 +66,8 @@ impl Report {
 pub(crate) fn run(place: &Place, golden: Option<&Path>, small: bool) -> Result<Report, Failure> {
     let mut report = Report { device: place.name(), cases: Vec::new() };
     println!(
-        "scores on {} against the CPU in f32 (error at most {ERROR:.0e}, tau at least {TAU})",
+        "scores on {} against the CPU in f32 (error at most {ERROR:.0e}, tau at least {TAU}; or {SLACK} times what bf16 loses on \
+         the CPU)",
         report.device
     );
     if small {
