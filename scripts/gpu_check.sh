@@ -14,8 +14,8 @@ set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 usage() { sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 2; }
-stand_in=() seconds=3
-if [[ ${1:-} == --stand-in ]]; then stand_in=(--stand-in) seconds=0.2; shift; fi
+stand_in=() seconds=3 patience=1
+if [[ ${1:-} == --stand-in ]]; then stand_in=(--stand-in) seconds=0.2 patience=10; shift; fi
 [[ $# == 2 ]] || usage
 binary=$1 results=$2
 [[ -x $binary ]] || { echo "gpu_check: $binary is no program: build it as said at the head of $0" >&2; exit 2; }
@@ -23,10 +23,10 @@ mkdir -p "$results" || exit 2
 # Of an earlier run nothing may be taken for this one's.
 rm -f "$results"/{correctness,sanitizer,timings,torch,results}.json "$results/results.txt"
 
-# Seconds for each step, so that one that hangs leaves time for the others: in all below 600.
+# Seconds for each step, so that one that hangs leaves time for the others: in all below 600. A CPU has more of them.
 say() { printf '[gpu_check %4ds] %s\n' "$SECONDS" "$*"; }
 within() { timeout --kill-after=5 "$@"; }
-check() { local seconds=$1; shift; within "$seconds" "$binary" "${stand_in[@]}" "$@"; }
+check() { local most=$(($1 * patience)); shift; within "$most" "$binary" "${stand_in[@]}" "$@"; }
 # What a step that failed came to.
 why() { if [[ $1 == 124 || $1 == 137 ]]; then say "$2: IT RAN PAST ITS TIME"; else say "$2 (status $1)"; fi; failed=1; }
 failed=0
