@@ -42,9 +42,10 @@ struct Line {
     what: String,
     candidates: usize,
     tokens: usize,
+    /// NaN where it was not measured so.
     p50_ms: f64,
     p99_ms: f64,
-    /// One request at a time.
+    /// Candidates a second.
     rate: f64,
     multiply_adds: usize,
 }
@@ -120,14 +121,23 @@ fn render(all: &Value) -> Result<String, Failure> {
             peer.as_ref().map_or("-".to_owned(), |p| format!("{:.2} %", flop / p.bf16_tflop_s / 1e10));
         writeln!(
             text,
-            "{:<32} {:>10} {:>6} {:>9.3} {:>9.3} {:>13.0} {share:>12}",
-            l.what, l.candidates, l.tokens, l.p50_ms, l.p99_ms, l.rate
+            "{:<32} {:>10} {:>6} {:>9} {:>9} {:>13.0} {share:>12}",
+            l.what,
+            l.candidates,
+            l.tokens,
+            ms(l.p50_ms),
+            ms(l.p99_ms),
+            l.rate
         )?;
     }
     for (form, why) in peer.iter().flat_map(|p| &p.missing) {
         writeln!(text, "NOT MEASURED: PyTorch {form}: {}", why.lines().next().unwrap_or_default())?;
     }
     Ok(text)
+}
+
+fn ms(time: f64) -> String {
+    if time.is_nan() { "-".to_owned() } else { format!("{time:.3}") }
 }
 
 /// Ours, then PyTorch's; all by the products that are left after folding and sharing, so that shares are of the same work.
@@ -145,7 +155,8 @@ fn lines(ours: Option<&timings::Report>, peer: Option<&Peer>) -> Vec<Line> {
     let mut lines = Vec::new();
     for t in ours {
         lines.push(line(format!("ours, {}", t.name), t, t.candidates_per_second));
-        lines.push(line(format!("ours, {}, 4 threads", t.name), t, t.candidates_per_second_together));
+        let together = line(format!("ours, {}, 4 threads", t.name), t, t.candidates_per_second_together);
+        lines.push(Line { p50_ms: f64::NAN, p99_ms: f64::NAN, ..together });
     }
     for form in peer.map_or(&[][..], |p| &p.forms) {
         // The case that both score.
@@ -190,7 +201,7 @@ mod tests {
         assert!(line.ends_with("500000       0.50 %"), "{line}");
         let eager = text.lines().find(|l| l.starts_with("PyTorch eager ")).unwrap();
         assert!(eager.contains("4.000") && eager.contains("125000") && eager.contains("0.12 %"), "{eager}");
-        assert!(text.contains("PyTorch eager, card alone"), "{text}");
+        assert!(text.contains("PyTorch eager, card alone") && !text.contains("NaN"), "{text}");
         assert!(text.ends_with("NOT MEASURED: PyTorch compile, 500: no compiler\n"), "{text}");
         let nothing = render(&json!({})).unwrap();
         for missing in ["SCORES WERE NOT COMPARED", "COMPUTE-SANITIZER DID NOT RUN", "WERE NOT MEASURED"] {
