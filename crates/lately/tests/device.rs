@@ -42,7 +42,8 @@ fn with_model(rank: &str) -> Result<TempDir> {
 /// A server that has said where it listens and on what it scores.
 struct Served {
     child: Child,
-    stdout: Box<dyn Read>,
+    /// Kept open: a server whose output nobody takes must not be what fails.
+    _stdout: Box<dyn Read>,
     base: String,
     device: String,
 }
@@ -68,7 +69,7 @@ impl Served {
             if let Some(device) = line.trim_end().strip_prefix("scoring on ") {
                 let device = device.to_owned();
                 let base = base.context("it scores before it listens")?;
-                return Ok(Self { child, stdout: Box::new(stdout), base, device });
+                return Ok(Self { child, _stdout: Box::new(stdout), base, device });
             }
             line.clear();
         }
@@ -80,9 +81,16 @@ impl Served {
         self.child.kill()?;
         let mut stderr = String::new();
         self.child.stderr.take().context("no stderr")?.read_to_string(&mut stderr)?;
-        drop(self.stdout); // open till here: a server whose output nobody takes must not be what fails
         self.child.wait()?;
         Ok(stderr)
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // Ended before by `end`: both fail, and there is nothing left to do.
+        self.child.kill().ok();
+        self.child.wait().ok();
     }
 }
 
