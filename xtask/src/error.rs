@@ -60,6 +60,9 @@ pub(crate) enum TaskError {
     /// The tidy rules are broken.
     #[error("tidy: {0} problems, listed above")]
     Untidy(usize),
+    /// It cannot be done here, which is no failure of what is checked.
+    #[error("skipped: {0}")]
+    Skip(String),
     /// No such step, bench and the like.
     #[error("{0}")]
     Unknown(String),

@@ -1,10 +1,11 @@
-//! The project's own chores: `cargo xtask {test,ci,tidy,fuzz,bench}`.
+//! The project's own chores: `cargo xtask {test,ci,tidy,kernels,fuzz,bench}`.
 //!
 //! Read [`mod@steps`] (what a chore made of steps looks like), [`mod@test`] (the list of all that must pass),
 //! [`mod@tidy`] (the house's rules) and [`mod@bench`] (how a measurement is made and kept).
 
 mod bench;
 mod error;
+mod kernels;
 mod skipped;
 mod steps;
 mod test;
@@ -32,6 +33,8 @@ enum Task {
     Ci(test::Options),
     /// Checks crate edges, `unsafe`, sizes and left-overs.
     Tidy,
+    /// Compiles every CUDA kernel, for which no card is needed.
+    Kernels,
     /// Runs the fuzz targets; see `cargo xtask fuzz --help`.
     #[command(disable_help_flag = true)]
     Fuzz {
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options, false),
         Task::Ci(options) => test::run(&options, true),
         Task::Tidy => tidy::run(),
+        Task::Kernels => kernels::run(),
         Task::Fuzz { args } => fuzz(&args),
         Task::Bench(options) => bench::run(&options),
     };

@@ -3,12 +3,15 @@
 use clap::Args;
 
 use crate::error::TaskError;
+use crate::kernels;
 use crate::skipped;
 use crate::steps::{self, Step, Work};
 use crate::{tidy, workspace};
 
 /// The crates with what speaks to S3.
 const S3: &str = "-p lately-store --features s3";
+/// The binary with what scores on GPUs.
+const CUDA: &str = "-p lately --features cuda";
 
 /// Options of `test` and `ci`.
 #[derive(Debug, Args)]
@@ -60,7 +63,10 @@ fn all(options: &Options, ci: bool) -> Vec<Step> {
     steps.push(Step::cargo("clippy", "clippy --workspace --all-targets -- -D warnings"));
     // What is off by default is built, linted and tested too.
     steps.push(Step::cargo("s3-clippy", &format!("clippy {S3} --all-targets -- -D warnings")));
+    steps.push(Step::cargo("cuda-clippy", &format!("clippy {CUDA} --all-targets -- -D warnings")));
+    steps.push(own("kernels", "cargo xtask kernels", kernels::run));
     steps.extend(tests(ci));
+    steps.push(Step::cargo("cuda-test", &format!("test {CUDA} --test device")));
     steps.push(Step::cargo("s3-test", &format!("test {S3} --lib --tests -- --nocapture objects registry")));
     steps.push(Step::cargo("doctest", "test --workspace --doc"));
     steps.push(

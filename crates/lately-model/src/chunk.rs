@@ -22,6 +22,8 @@ impl Limits {
     pub(crate) const CHUNK: Self = Self { rows: 256, tokens: 256 * 100 };
     /// The same in scoring, which keeps nothing of the encoder.
     pub(crate) const SCORE: Self = Self { rows: 512, tokens: 512 * 100 };
+    /// None: the range is the stretch.
+    pub(crate) const NONE: Self = Self { rows: usize::MAX, tokens: usize::MAX };
     /// Of what the encoder computes at once: forward and backward of 75 tokens a row took 508 us a row in stretches of
     /// 8,192 tokens, 388, 400 and 390 in those of 600, 300 and 150 (2 MiB of second-level cache).
     pub(crate) const PIECE: Self = Self { rows: 256, tokens: 512 };

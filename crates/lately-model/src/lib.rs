@@ -7,6 +7,7 @@
 //!
 //! Serving and training run one forward: training keeps a tape of every layer, serving overwrites one.
 
+pub mod accelerator;
 mod admission;
 mod affinity;
 mod agreement;
@@ -15,6 +16,7 @@ pub mod calibration;
 pub mod checkpoint;
 mod chunk;
 pub mod config;
+pub mod device;
 mod encoder;
 pub mod engine;
 mod error;
@@ -36,6 +38,7 @@ mod tests;
 mod top;
 mod update;
 
+pub use accelerator::{Accelerator, AcceleratorError, Scorer};
 pub use admission::{Admission, AdmissionFit};
 pub use agreement::rank_correlation;
 pub use backend::{Backend, Cpu, CpuBf16, CpuRounded, Scalar};

@@ -250,6 +250,12 @@ impl<R: Real> Network<R> {
                 Block { source: &chunk.segment, width: plan.encoder.output, stride: plan.inputs, offset: 0 };
             columns::place(block, sequence, out);
         }
+        self.features::<B>(batch, chunk, out);
+    }
+
+    /// The same without the sequence, whose columns stay as they are.
+    pub(crate) fn features<B: Backend<R>>(&self, batch: &FeatureBatch, chunk: &Chunk, out: &mut [R]) {
+        let plan = &self.plan;
         if plan.affinity {
             affinity::forward(plan, batch, chunk, plan.encoder.output, out);
         }

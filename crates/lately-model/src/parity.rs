@@ -117,6 +117,17 @@ impl<'a> Case<'a> {
             _ => Err(missing(key)),
         }
     }
+    fn model(&self) -> Result<Model, ParityError> {
+        let mut model = Model::new(config(self)?, &schema(self)?, 0)?;
+        for p in &mut model.network.parameters {
+            let data = self.floats(&format!("weight.{}", p.name))?;
+            if data.len() != p.data.len() {
+                return Err(ParityError::Shape { name: p.name.clone(), want: p.data.len(), got: data.len() });
+            }
+            p.data = data;
+        }
+        Ok(model)
+    }
     /// Number of layers named `prefix.0.weight`, `prefix.1.weight`, ...
     fn count(&self, prefix: &str) -> usize {
         (0..).take_while(|i| self.file.tensor(&format!("{prefix}.{i}.weight")).is_ok()).count()
@@ -143,18 +154,9 @@ pub(crate) fn run_on<B: Backend<f32>>(
     path: &Path,
     serving: ServingPrecision,
 ) -> Result<ParityReport, ParityError> {
-    let read = |source| ParityError::Read { path: path.display().to_string(), source };
-    let bytes = std::fs::read(path).map_err(read)?;
+    let bytes = read(path)?;
     let case = Case::new(&bytes)?;
-    let mut model = Model::new(config(&case)?, &schema(&case)?, 0)?;
-    for p in &mut model.network.parameters {
-        let data = case.floats(&format!("weight.{}", p.name))?;
-        if data.len() != p.data.len() {
-            return Err(ParityError::Shape { name: p.name.clone(), want: p.data.len(), got: data.len() });
-        }
-        p.data = data;
-    }
-    let batch = batch(&case)?;
+    let (model, batch) = (case.model()?, batch(&case)?);
     let (mut scratch, mut gradients) = (Scratch::default(), Gradients::zeros(&model));
     let (mut logits, mut transact) = (Vec::new(), Vec::new());
     model.network.score::<B>(&batch, &mut scratch, &mut logits, Some(&mut transact))?;
@@ -176,6 +178,31 @@ pub(crate) fn run_on<B: Backend<f32>>(
         gradients: worst.0,
         worst_gradient: worst.1,
     })
+}
+
+/// A reference case as other engines than this crate's take it.
+#[derive(Debug)]
+pub struct ReferenceCase {
+    /// The model, in compatibility mode.
+    pub model: Model,
+    /// Its inputs, every row a request of its own.
+    pub batch: FeatureBatch,
+    /// What the reference program gives for them: rows x heads.
+    pub logits: Vec<f32>,
+}
+
+/// Reads a reference case.
+///
+/// # Errors
+/// Where the file cannot be read or is incomplete.
+pub fn case(path: &Path) -> Result<ReferenceCase, ParityError> {
+    let bytes = read(path)?;
+    let case = Case::new(&bytes)?;
+    Ok(ReferenceCase { model: case.model()?, batch: batch(&case)?, logits: case.floats("logits")? })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ParityError> {
+    std::fs::read(path).map_err(|source| ParityError::Read { path: path.display().to_string(), source })
 }
 
 /// Largest difference over the largest expected magnitude; infinite where lengths differ or a value is NaN.

@@ -87,13 +87,25 @@ pub(crate) fn inputs<R: Real>(
     rows_major: &[R],
     out: &mut [R],
 ) {
-    let summary = summary_width(network.plan.actions);
     let wide = rows_major.chunks_exact(network.plan.inputs);
-    let rows = out.chunks_exact_mut(width(network, plan));
-    for ((row, wide), request) in rows.zip(wide).zip(&chunk.request) {
-        summarise(batch, chunk.tokens_of(*request), &mut row[..summary]);
-        row[summary..].copy_from_slice(&wide[plan.user.clone()]);
+    for (i, (row, wide)) in out.chunks_exact_mut(width(network, plan)).zip(wide).enumerate() {
+        input(network, plan, batch, chunk, i, wide, row);
     }
+}
+
+/// The same of the chunk's row `at`, whose inputs of the rest are `wide`.
+pub(crate) fn input<R: Real>(
+    network: &Network<R>,
+    plan: &RatePlan,
+    batch: &FeatureBatch,
+    chunk: &Chunk,
+    at: usize,
+    wide: &[R],
+    out: &mut [R],
+) {
+    let summary = summary_width(network.plan.actions);
+    summarise(batch, chunk.tokens_of(chunk.request[at]), &mut out[..summary]);
+    out[summary..].copy_from_slice(&wide[plan.user.clone()]);
 }
 
 /// Shares of the action types over all tokens (newest first) and over the newest, then the length.

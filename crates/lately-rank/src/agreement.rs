@@ -26,13 +26,13 @@ const CANDIDATES: usize = 200;
 /// Other items that its tokens name.
 const ITEMS: usize = 20;
 
-/// Requests of persons with histories of several lengths, features drawn at random, the same for one schema.
+/// Requests of persons with histories of several lengths, each with one unknown candidate; features drawn at random, the same for one schema.
 pub(crate) fn probe(schema: &Schema) -> FeatureBatch {
     let assembler = Assembler::new(schema);
     let mut random = Random(1);
     let mut batch = FeatureBatch::default();
     let length = usize::from(schema.sequence.length);
-    for tokens in [1, length.div_ceil(2), length] {
+    for tokens in [1, length.div_ceil(2), length, 0] {
         let user = random.features(&schema.user_features);
         let items: Vec<_> = (0..ITEMS).map(|_| Arc::new(random.features(&schema.item_features))).collect();
         let token = |i: usize| {
@@ -48,7 +48,8 @@ pub(crate) fn probe(schema: &Schema) -> FeatureBatch {
         let tokens: Vec<_> = (0..tokens).map(token).collect();
         let candidates: Vec<_> = (0..CANDIDATES).map(|_| random.features(&schema.item_features)).collect();
         let context = RequestContext { time_ms: 0, surface: 0, watermark: u64::MAX };
-        assemble(&mut batch, &assembler, &context, Some(&user), &tokens, candidates.iter().map(Some));
+        let known = candidates.iter().enumerate().map(|(i, c)| (i > 0).then_some(c));
+        assemble(&mut batch, &assembler, &context, Some(&user), &tokens, known);
     }
     batch
 }
@@ -66,6 +67,11 @@ pub(crate) struct Agreement {
 }
 
 impl Agreement {
+    /// Whether one may be served for the other; not of a NaN.
+    pub(crate) fn holds(self) -> bool {
+        self.error <= PROBABILITY_ERROR && self.correlation >= RANK_CORRELATION
+    }
+
     /// Of logits of a batch's rows, rows x heads.
     pub(crate) fn of(batch: &FeatureBatch, a: &[f32], b: &[f32], heads: usize) -> Self {
         let apart = |(a, b): (&f32, &f32)| (probability(*a) - probability(*b)).abs();

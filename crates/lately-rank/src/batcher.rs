@@ -10,6 +10,10 @@
 //!   rows or `tile_units` units, would outlast a deadline in it, or has its share of what idle threads could take. A
 //!   large request is so cut among the threads, and small ones go together. Scores do not depend on it. Where a call
 //!   fails each of its requests is scored alone, and only those fail that do so by themselves ([`worker`]).
+//! - **A model on a device** ([`crate::accelerated`]): the threads assemble the batch, hand it over and wait. Its requests are
+//!   not cut, neither by `tile_rows` nor among idle threads: a call has up to 2,000 rows, whose scores all come from one
+//!   place. While the device computes for one thread the others assemble the next calls, so two threads keep it busy and more
+//!   only wait for it; what that makes a unit cost is measured as on the CPU.
 //! - **Refused at once**, with the reason ([`Shed`]) and when to come again: `queue_full`; `late`, what by the estimate
 //!   would not be done by its deadline; `standing`, while the queue stands ([`codel`]), what would wait longer than
 //!   twice the target, and all background. **Refused later**: `displaced`, background that made room; `standing`, what
@@ -178,6 +182,7 @@ impl Queue {
             priority: work.priority,
             since: now,
             deadline: request.deadline,
+            whole: work.model.on_device(),
             taken: 0,
         };
         let (rows, mut gone) = (ask.rows, Vec::new());

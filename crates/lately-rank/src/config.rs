@@ -52,6 +52,19 @@ impl RankPrecision {
     }
 }
 
+/// On what models are scored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RankDevice {
+    /// A CUDA device where there is one and the model passes the check on it, else the CPU.
+    #[default]
+    Auto,
+    /// A CUDA device; without one no server starts, and a model that fails the check on it is refused.
+    Cuda,
+    /// The CPU.
+    Cpu,
+}
+
 /// The request path.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -73,8 +86,10 @@ pub struct RankConfig {
     pub tile_units: u64,
     /// Memory for what a person's requests share in a model, kept for the next request, bytes; 0: none. Default 64 MiB.
     pub part_cache_bytes: u64,
-    /// Precision of the products in scoring. Default f32.
+    /// Precision of the products in scoring on the CPU. Default f32.
     pub precision: RankPrecision,
+    /// On what models are scored. Default auto.
+    pub device: RankDevice,
     /// Time for a ranking whose request names none, ms. Default 200.
     pub deadline_ms: u64,
     /// Longest time that a request may ask for, ms. Default 5,000.
@@ -118,6 +133,7 @@ impl Default for RankConfig {
             tile_units: 20_000,
             part_cache_bytes: 64 << 20,
             precision: RankPrecision::F32,
+            device: RankDevice::Auto,
             deadline_ms: 200,
             max_deadline_ms: 5_000,
             max_candidates: MAX_CANDIDATES,

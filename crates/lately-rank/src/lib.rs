@@ -29,6 +29,8 @@
 //! | `lately_rank_part_cache_bytes` | gauge | bytes of the parts kept |
 //! | `lately_rank_underflow_total` | counter | candidates whose first attention took the plain path |
 //! | `lately_rank_unit_seconds` | gauge | what a unit of work takes a thread, as measured |
+//! | `lately_accelerator_calls_total` | counter | calls that the device answered |
+//! | `lately_accelerator_fallbacks_total{reason}` | counter | calls that the CPU answered for it: failed, not_finite, length, batch, given_up |
 //! | `lately_impressions_total{result}` | counter | logged, or dropped (a training row lost, never an action) |
 //! | `lately_model_generation{alias}` | gauge | swaps since the start |
 //! | `lately_model_generations_live{alias}` | gauge | generations in memory: two, and those that requests still hold |
@@ -45,6 +47,7 @@
 //! | `lately_retrieve_index_seconds{kind}` | histogram | making the graph: full or grown |
 //! | `lately_retrieve_index_errors_total` | counter | graphs that could not be made or searched; then all items are looked at |
 
+mod accelerated;
 mod agreement;
 mod batcher;
 mod clock;
@@ -69,7 +72,7 @@ pub mod select;
 mod shadow;
 pub mod value_model;
 
-pub use config::{ImpressionMode, RankConfig, RankPrecision};
+pub use config::{ImpressionMode, RankConfig, RankDevice, RankPrecision};
 pub use error::{RankConfigError, RankError, Shed};
 pub use experiment::{Book, Exposure};
 pub use explore::ExploreConfig;

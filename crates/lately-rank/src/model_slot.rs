@@ -11,9 +11,12 @@ use lately_features::{
     Assembler, FeatureBatch, Features, RequestContext, Schema, Token, action_bit, assemble,
     schema::FeatureKind,
 };
-use lately_model::{Engine, EngineMemory, Golden, Manifest, Model, ServingPrecision, checkpoint};
+use lately_model::{
+    Accelerator, Engine, EngineMemory, Golden, Manifest, Model, ServingPrecision, checkpoint,
+};
 use serde::Serialize;
 
+use crate::accelerated::Accelerated;
 use crate::agreement::{Agreement, GOLDEN_ERROR, PROBABILITY_ERROR, RANK_CORRELATION, probe};
 use crate::batcher::lock;
 use crate::config::RankPrecision;
@@ -26,6 +29,8 @@ const WARM_ROWS: usize = 32;
 #[derive(Debug)]
 pub struct LoadedModel {
     engine: Engine,
+    /// The same model on a device, which is asked first.
+    accelerated: Option<Accelerated>,
     /// Until it is swapped in.
     golden: Option<Golden>,
     manifest: Manifest,
@@ -56,6 +61,8 @@ pub struct ModelSummary {
     pub parameters: usize,
     /// In what it multiplies: f32, bf16 or int8.
     pub precision: &'static str,
+    /// What scores it: `cpu`, or the name of a device.
+    pub device: String,
 }
 
 /// Why a model is not served; the last good one still is.
@@ -127,6 +134,16 @@ pub enum SwapError {
         /// Smallest rank correlation of a head.
         correlation: f64,
     },
+    /// It does not serve on the device that is asked for.
+    #[error("model {version} does not serve on {device}: {reason}; set [rank] device to cpu, or to auto")]
+    Device {
+        /// Version.
+        version: String,
+        /// The device.
+        device: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// The model cannot score.
     #[error("model {version} fails on a warm-up batch: {reason}; train again")]
     WarmUp {
@@ -141,7 +158,8 @@ impl LoadedModel {
     /// Puts together what a [`ModelSlot`] takes, which compiles it for its precision.
     pub fn new(model: Model, manifest: Manifest, version: impl Into<String>) -> Self {
         let engine = Engine::new(Arc::new(model), ServingPrecision::F32);
-        Self { engine, golden: None, manifest, version: version.into(), generation: 0, live: None }
+        let (version, generation) = (version.into(), 0);
+        Self { engine, accelerated: None, golden: None, manifest, version, generation, live: None }
     }
 
     /// Reads the bytes of a checkpoint.
@@ -161,6 +179,14 @@ impl LoadedModel {
     /// The model as it is served.
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+    /// The model on a device, where it is on one.
+    pub(crate) fn accelerated(&self) -> Option<&Accelerated> {
+        self.accelerated.as_ref()
+    }
+    /// Whether a device is asked for its scores.
+    pub(crate) fn on_device(&self) -> bool {
+        self.accelerated.as_ref().is_some_and(Accelerated::is_up)
     }
     /// Its manifest.
     pub fn manifest(&self) -> &Manifest {
@@ -190,6 +216,7 @@ impl LoadedModel {
 
     /// What to tell of it.
     pub fn summary(&self) -> ModelSummary {
+        let on = self.accelerated.as_ref().filter(|a| a.is_up());
         ModelSummary {
             version: self.version.clone(),
             generation: self.generation,
@@ -199,7 +226,8 @@ impl LoadedModel {
             data_range_ms: self.manifest.data_range_ms,
             parent: self.manifest.parent.clone(),
             parameters: self.model().parameter_count(),
-            precision: self.engine.precision().name(),
+            precision: on.map_or(self.engine.precision(), Accelerated::precision).name(),
+            device: on.map_or("cpu", Accelerated::device).to_owned(),
         }
     }
 }
@@ -212,6 +240,9 @@ pub struct ModelSlot {
     hash: String,
     embedding_version: Option<String>,
     precision: RankPrecision,
+    accelerator: Option<Arc<dyn Accelerator>>,
+    /// Whether what does not serve on the device is refused.
+    device_required: bool,
     current: ArcSwapOption<LoadedModel>,
     former: ArcSwapOption<LoadedModel>,
     generations: Generations,
@@ -229,6 +260,8 @@ impl ModelSlot {
             hash,
             embedding_version: None,
             precision: RankPrecision::F32,
+            accelerator: None,
+            device_required: false,
             current: ArcSwapOption::empty(),
             former: ArcSwapOption::empty(),
             generations: Generations::new("champion"),
@@ -250,6 +283,13 @@ impl ModelSlot {
     /// Serves models in this precision, and refuses those whose scores in it are not those in f32.
     pub fn with_precision(mut self, precision: RankPrecision) -> Self {
         self.precision = precision;
+        self
+    }
+
+    /// Also puts models on this device, and asks it first. One that it has no kernels for, or whose scores there are not those
+    /// on the CPU, is refused where the device is `required`, else served from the CPU with a warning.
+    pub fn with_accelerator(mut self, accelerator: Arc<dyn Accelerator>, required: bool) -> Self {
+        (self.accelerator, self.device_required) = (Some(accelerator), required);
         self
     }
 
@@ -344,7 +384,7 @@ impl ModelSlot {
             .increment(1);
     }
 
-    /// Checks a model and compiles it for the slot's precision.
+    /// Checks a model, puts it on the slot's device and compiles it for the slot's precision.
     fn validate(&self, loaded: &mut LoadedModel) -> Result<(), SwapError> {
         let version = || loaded.version.clone();
         for hash in [loaded.model().schema_hash(), &loaded.manifest.schema_hash] {
@@ -372,11 +412,44 @@ impl ModelSlot {
                 return Err(SwapError::Golden { version: version(), error });
             }
         }
+        // While the engine is in f32, by which both are judged.
+        let accelerated = self.on_device(loaded, golden.as_ref())?;
+        self.compile(loaded, golden.as_ref())?;
+        loaded.accelerated = accelerated;
+        Ok(())
+    }
+
+    /// The model on the slot's device, if it scores there as on the CPU: invented rows, and the golden ones.
+    fn on_device(
+        &self,
+        loaded: &LoadedModel,
+        golden: Option<&Golden>,
+    ) -> Result<Option<Accelerated>, SwapError> {
+        let Some(accelerator) = &self.accelerator else { return Ok(None) };
+        let probe = probe(&self.schema);
+        let batches = [&probe].into_iter().chain(golden.map(Golden::batch));
+        let exact = batches.map(|b| Ok((b, loaded.score(b)?))).collect::<Result<Vec<_>, SwapError>>()?;
+        let (version, device) = (&loaded.version, accelerator.name());
+        match Accelerated::load(&**accelerator, loaded.engine.model(), &exact) {
+            Ok(accelerated) => Ok(Some(accelerated)),
+            Err(error) if self.device_required => {
+                let (version, device) = (version.clone(), device.to_owned());
+                Err(SwapError::Device { version, device, reason: error.to_string() })
+            }
+            Err(error) => {
+                tracing::warn!(version, device, %error, "does not serve on the device: serving on the CPU");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Compiles a model for the slot's precision.
+    fn compile(&self, loaded: &mut LoadedModel, golden: Option<&Golden>) -> Result<(), SwapError> {
         let wanted = self.precision.serving();
         if wanted == ServingPrecision::F32 {
             return Ok(());
         }
-        match self.compiled(loaded, golden.as_ref(), wanted) {
+        match self.compiled(loaded, golden, wanted) {
             Ok(engine) => loaded.engine = engine,
             Err(SwapError::Precision { error, correlation, .. }) if self.precision == RankPrecision::Auto => {
                 let (version, precision) = (&loaded.version, wanted.name());
@@ -420,9 +493,9 @@ impl ModelSlot {
             let exact = loaded.score(batch)?;
             let rounded =
                 engine.score(batch, &mut EngineMemory::default()).map_err(|e| failed(e.to_string()))?;
-            let Agreement { error, correlation } = Agreement::of(batch, &exact, &rounded, loaded.heads());
-            let holds = error <= PROBABILITY_ERROR && correlation >= RANK_CORRELATION; // not of a NaN
-            if !holds {
+            let agreement = Agreement::of(batch, &exact, &rounded, loaded.heads());
+            if !agreement.holds() {
+                let Agreement { error, correlation } = agreement;
                 let (version, precision) = (loaded.version.clone(), precision.name());
                 return Err(SwapError::Precision { version, precision, error, correlation });
             }

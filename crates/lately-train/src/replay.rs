@@ -36,23 +36,32 @@ impl Logged {
 }
 
 /// How what was replayed agrees with what was logged.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ReplayReport {
+    /// Largest difference of a probability that is none.
+    pub bound: f64,
     /// Requests that were scored again.
     pub requests: usize,
     /// Their items.
     pub rows: usize,
     /// Largest difference of a probability.
     pub worst: f64,
-    /// Items of which a probability differs by more than [`ReplayReport::BOUND`].
+    /// Items of which a probability differs by more than the bound.
     pub beyond: usize,
     /// Items that the log does not have under their request.
     pub unknown: usize,
 }
 
 impl ReplayReport {
-    /// Largest difference of a probability that is none.
+    /// The bound of what the CPU served, in the precision in which it is scored again.
     pub const BOUND: f64 = 1e-6;
+    /// The bound of what another device may have served: by as much a model's probabilities may differ there when it is loaded.
+    pub const DEVICE_BOUND: f64 = 0.02;
+
+    /// Of nothing yet.
+    pub fn new(bound: f64) -> Self {
+        Self { bound, requests: 0, rows: 0, worst: 0.0, beyond: 0, unknown: 0 }
+    }
 
     /// Whether nothing differs.
     pub fn holds(&self) -> bool {
@@ -89,7 +98,7 @@ pub fn replay(
             // `f64::max` would drop a NaN.
             let worst = logits.iter().zip(heads).map(apart).fold(0.0, |m, x| if x <= m { m } else { x });
             report.rows += 1;
-            report.beyond += usize::from(worst > ReplayReport::BOUND || worst.is_nan());
+            report.beyond += usize::from(worst > report.bound || worst.is_nan());
             report.worst = if worst <= report.worst { report.worst } else { worst };
         }
     }

@@ -30,13 +30,14 @@ pub(crate) fn versions(slice: &Slice<'_>, logged: &HashMap<u64, Logged>) -> Vec<
     versions
 }
 
-/// Ranks again what one version ranked.
+/// Ranks again what one version ranked; `bound` is the largest difference of a probability that is none.
 pub(crate) fn of_version(
     registry: &Registry,
     slice: &Slice<'_>,
     logged: &HashMap<u64, Logged>,
     precision: ServingPrecision,
     version: &str,
+    bound: f64,
 ) -> Result<ReplayReport> {
     let bytes =
         registry.load(&version.parse()?).with_context(|| format!("the model {version} that ranked"))?;
@@ -44,7 +45,7 @@ pub(crate) fn of_version(
     manifest.check_schema(&slice.dataset.schema)?;
     manifest.check_embeddings(&slice.dataset.embedding_version)?;
     let engine = Engine::new(Arc::new(model), precision);
-    let mut report = ReplayReport::default();
+    let mut report = ReplayReport::new(bound);
     replay(slice, logged, &engine, version, &mut report)?;
     Ok(report)
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow};
 use axum::Router;
-use lately_rank::{ModelSlot, Ranker};
+use lately_rank::Ranker;
 use lately_server::{App, Reload, check_bind, install_metrics, router, serve};
 use lately_store::{Registry, Store};
 use lately_train::publish::{CHALLENGER, CHAMPION};
@@ -17,10 +17,12 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::data_dir::DataDir;
+use crate::device;
 use crate::experiments::{Desk, Ledger, Readouts, watch as watch_experiments};
 use crate::follow::{Follower, watch};
 use crate::log_source::{Announced, announce};
 use crate::rollout::{Rollout, guard};
+use crate::slots::SlotSettings;
 use crate::watch::{Watch, Watching};
 
 /// The clock: ms since 1970 UTC.
@@ -38,6 +40,7 @@ pub struct Server {
     pub address: SocketAddr,
     /// Where the admin port listens.
     pub admin_address: SocketAddr,
+    slots: SlotSettings,
     follower: Arc<Follower>,
     ranker: Arc<Ranker>,
     stop: Option<oneshot::Sender<()>>,
@@ -55,16 +58,19 @@ pub struct Server {
 impl Server {
     /// Opens a data directory and serves it. `extra` routes join the data port.
     pub fn start(dir: &DataDir, bind: &str, admin_bind: &str, extra: Option<Router>) -> Result<Self> {
-        // First, so that nothing is counted before. One recorder a process: a second server in it (tests) goes without.
+        // Before all else: what cannot be had must not cost the opening of a store.
+        let accelerator = device::open(dir.config.rank.device)?;
+        // Before the parts, so that nothing is counted before. One recorder a process: a second server in it (tests) goes without.
         let metrics = install_metrics().inspect_err(|error| tracing::warn!(%error, "no metrics")).ok();
         let registry = dir.registry()?;
         let vectors = dir.served_embedding(&registry)?.map(|e| e.vectors);
         let embedding_version = vectors.as_ref().map(|v| v.version().to_owned()).unwrap_or_default();
         let store = Arc::new(dir.store_with(vectors)?);
-        let (ranker, follower) = rank(dir, &store, &registry, &embedding_version)?;
+        let slots = SlotSettings::new(&dir.schema, &embedding_version, &dir.config.rank, accelerator);
+        let (ranker, follower) = rank(dir, &store, &registry, &slots)?;
         // Before the doors open: the first feed must not be empty.
         ranker.refresh().context("cannot read the log for what is popular")?;
-        let desk = experiments(dir, &store, &ranker, &follower, &embedding_version)?;
+        let desk = experiments(dir, &store, &ranker, &follower, &slots)?;
         let limits = dir.config.serve.limits.clone();
         // A thread for each ranking and write that may be in work, and some for shutting down.
         let blocking = limits.rankings_max + limits.writes + 16;
@@ -95,6 +101,7 @@ impl Server {
             registry,
             address,
             admin_address,
+            slots,
             follower,
             ranker,
             stop: Some(stop),
@@ -120,6 +127,12 @@ impl Server {
     /// Version that serves, or words for none.
     pub fn model_version(&self) -> String {
         self.follower.slot.current().map_or("no model".to_owned(), |m| m.version().to_owned())
+    }
+
+    /// What scores: `cpu`, or the name of a device. Where no model is served yet, what would.
+    pub fn device(&self) -> String {
+        let served = self.follower.slot.current();
+        served.map_or_else(|| self.slots.device().to_owned(), |m| m.summary().device)
     }
 
     /// Swaps since the start, the first load included.
@@ -163,16 +176,14 @@ fn experiments(
     store: &Arc<Store>,
     ranker: &Arc<Ranker>,
     follower: &Arc<Follower>,
-    embedding_version: &str,
+    slots: &SlotSettings,
 ) -> Result<Arc<Desk>> {
     let ledger = Ledger::open(dir)?;
     for name in ledger.declare_all(&dir.config.experiments.declare)? {
         tracing::warn!(name, "this experiment was started with another definition, which stays");
     }
-    let precision = dir.config.rank.precision;
     let readouts = Readouts::new(store, &dir.schema, &dir.config.experiments.readout);
-    let desk = Desk::new(ledger, ranker, follower, &dir.schema, embedding_version, precision, readouts);
-    let desk = Arc::new(desk);
+    let desk = Arc::new(Desk::new(ledger, ranker, follower, slots, readouts));
     desk.refresh().context("cannot go by the experiments")?;
     Ok(desk)
 }
@@ -182,18 +193,14 @@ fn rank(
     dir: &DataDir,
     store: &Arc<Store>,
     registry: &Registry,
-    embedding_version: &str,
+    slots: &SlotSettings,
 ) -> Result<(Arc<Ranker>, Arc<Follower>)> {
     let config = &dir.config.rank;
-    let slot = |alias| {
-        let slot = ModelSlot::new(Arc::clone(&dir.schema)).for_alias(alias);
-        Arc::new(slot.with_embedding_version(embedding_version).with_precision(config.precision))
-    };
-    let champion = slot(CHAMPION);
+    let champion = slots.make(CHAMPION);
     let mut ranker =
         Ranker::new(Arc::clone(store), Arc::clone(&champion), Arc::clone(&dir.schema), config.clone())?;
     // Only where it has something to do: it takes as much memory as the champion.
-    let challenger = (config.shadow_share > 0.0 || config.canary_share > 0.0).then(|| slot(CHALLENGER));
+    let challenger = (config.shadow_share > 0.0 || config.canary_share > 0.0).then(|| slots.make(CHALLENGER));
     if let Some(slot) = &challenger {
         ranker = ranker.with_challenger(Arc::clone(slot))?;
     }

@@ -213,7 +213,7 @@ fn thousands_of_rankings_are_made_again_to_the_bit() -> Result<()> {
     let dataset = join_store(&store, &dir.schema, JoinOptions::default())?;
     ensure!(dataset.stats.unknowable == 0 && dataset.stats.degraded == 0, "{:?}", dataset.stats);
     let again = |model| -> Result<ReplayReport> {
-        let mut report = ReplayReport::default();
+        let mut report = ReplayReport::new(ReplayReport::BOUND);
         replay(
             &dataset.all(),
             &logged,

@@ -20,6 +20,7 @@ const ROOMS: &[Room] = &[
     Room { name: "lately-features", may_use: &[], tokio: false },
     Room { name: "lately-kernels", may_use: &[], tokio: false },
     Room { name: "lately-model", may_use: &["lately-features", "lately-kernels"], tokio: false },
+    Room { name: "lately-cuda", may_use: &["lately-features", "lately-model"], tokio: false },
     Room { name: "lately-store", may_use: &["lately-features"], tokio: true },
     Room { name: "lately-experiment", may_use: &["lately-features"], tokio: false },
     Room {

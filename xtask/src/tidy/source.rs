@@ -8,7 +8,7 @@ use syn::visit::Visit;
 use crate::error::TaskError;
 use crate::workspace::{self, Package};
 
-/// Where `unsafe` may stand: SIMD here, and the GPU's driver once its crate exists.
+/// Where `unsafe` may stand: SIMD, and the calls of a GPU's driver and compiler.
 const UNSAFE_ALLOWED: &[&str] = &["crates/lately-kernels/", "crates/lately-cuda/"];
 
 /// Macros that mark unfinished work or debugging.

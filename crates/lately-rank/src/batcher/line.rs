@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::ScoreError;
 use super::codel::CoDel;
 use super::pace::Pace;
+use crate::config::MAX_CANDIDATES;
 use crate::error::Shed;
 use crate::request::Priority;
 
@@ -16,6 +17,9 @@ pub(super) const LEAST_ROWS: usize = 16;
 const LOOK: usize = 64;
 /// An estimate may be so much too short. Work that ends just after its deadline is lost.
 const MARGIN: f64 = 1.25;
+/// Rows of a call to a device: a ranking of the most candidates goes in one, as small ones together do. Copies and launches
+/// of a call take the same time whatever its size, and a device has far more units than the CPU's tile of 128 rows fills.
+const DEVICE_ROWS: usize = MAX_CANDIDATES;
 /// Longest time after which a refused caller is told to come again.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
@@ -26,9 +30,9 @@ pub(super) struct Bounds {
     pub(super) threads: usize,
     /// Units that may wait.
     pub(super) units: u64,
-    /// Rows of a call.
+    /// Rows of a call to the CPU.
     pub(super) tile_rows: usize,
-    /// Units of a call; one row it always has.
+    /// Units of a call to the CPU; one row it always has.
     pub(super) tile_units: u64,
     /// Target and interval of [`CoDel`].
     pub(super) target: Duration,
@@ -46,6 +50,8 @@ pub(super) struct Ask<T> {
     pub(super) priority: Priority,
     pub(super) since: Instant,
     pub(super) deadline: Instant,
+    /// Goes to a device: in one piece, by one thread.
+    pub(super) whole: bool,
     /// Rows that are scored or in a thread's hands.
     pub(super) taken: usize,
 }
@@ -179,7 +185,7 @@ impl<T: Clone> Line<T> {
 
     /// Time for a request with as many threads on it as it can use.
     fn own(&self, ask: &Ask<T>) -> Duration {
-        let threads = (ask.rows / LEAST_ROWS).clamp(1, self.bounds.threads);
+        let threads = if ask.whole { 1 } else { (ask.rows / LEAST_ROWS).clamp(1, self.bounds.threads) };
         self.pace.of(ask.units()) / threads as u32
     }
 
@@ -217,8 +223,7 @@ impl<T: Clone> Line<T> {
 
     /// Requests in order of arrival, of one model, as long as the call has room and all of it will be in time.
     fn fill(&mut self, priority: Priority, now: Instant, out: &mut Taken<T>) {
-        let share = self.share(priority);
-        let (mut at, mut rows, mut by, mut model) = (0, 0, None::<Instant>, None);
+        let (mut at, mut rows, mut by, mut model, mut share) = (0, 0, None::<Instant>, None, 0);
         for _ in 0..LOOK {
             let Some(ask) = self.waiting[priority as usize].get(at) else { return };
             if let Some(reason) = self.hopeless(now, ask) {
@@ -229,12 +234,16 @@ impl<T: Clone> Line<T> {
                 at += 1;
                 continue;
             }
+            if model.is_none() {
+                share = if ask.whole { DEVICE_ROWS } else { self.share(priority) };
+            }
             let room = self.room(share - rows, out.units, ask);
             let left = ask.rows - ask.taken;
             let take = match model {
+                None if ask.whole => left,
                 None => left.min(room.max(1)),
                 Some(_) if left <= room => left,
-                Some(_) if room >= LEAST_ROWS => room,
+                Some(_) if room >= LEAST_ROWS && !ask.whole => room,
                 Some(_) => return,
             };
             let units = (take as u64 + u64::from(ask.taken == 0)) * ask.row_units;
@@ -253,7 +262,7 @@ impl<T: Clone> Line<T> {
         }
     }
 
-    /// Rows of a call: what is there shared among the threads that have nothing to do.
+    /// Rows of a call to the CPU: what is there shared among the threads that have nothing to do.
     fn share(&self, priority: Priority) -> usize {
         let rows: usize = self.waiting[priority as usize].iter().take(LOOK).map(|a| a.rows - a.taken).sum();
         rows.div_ceil(self.idle + 1).clamp(LEAST_ROWS.min(self.bounds.tile_rows), self.bounds.tile_rows)
@@ -261,6 +270,9 @@ impl<T: Clone> Line<T> {
 
     /// Rows of `ask` that a call of `units` has room for.
     fn room(&self, rows: usize, units: u64, ask: &Ask<T>) -> usize {
+        if ask.whole {
+            return rows;
+        }
         let left = self.bounds.tile_units.saturating_sub(units) / ask.row_units.max(1);
         rows.min(left.saturating_sub(u64::from(ask.taken == 0)) as usize)
     }

@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::ranker::tests::{item_features, model, schema};
 
+mod device;
+
 fn config(threads: usize) -> RankConfig {
     RankConfig { threads, ..RankConfig::default() }
 }

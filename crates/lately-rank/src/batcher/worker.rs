@@ -111,8 +111,24 @@ impl Memory {
     }
 }
 
-/// **The** call of the model in the request path: rows x heads, all finite.
+/// **The** call of the model in the request path: rows x heads, all finite. A device is asked first; what it fails on, the CPU
+/// answers.
 fn logits(
+    model: &LoadedModel,
+    batch: &FeatureBatch,
+    persons: &[u64],
+    parts: &PartCache,
+    memory: &mut EngineMemory,
+) -> Result<Vec<f32>, ScoreError> {
+    let Some(device) = model.accelerated() else { return on_cpu(model, batch, persons, parts, memory) };
+    match device.score(batch) {
+        Some(Ok(logits)) => Ok(logits),
+        Some(Err(error)) => on_cpu(model, batch, persons, parts, memory).inspect(|_| device.failed(&error)),
+        None => on_cpu(model, batch, persons, parts, memory),
+    }
+}
+
+fn on_cpu(
     model: &LoadedModel,
     batch: &FeatureBatch,
     persons: &[u64],

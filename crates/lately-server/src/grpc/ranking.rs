@@ -103,6 +103,7 @@ fn model(alias: &str, m: rank::ModelSummary) -> pb::Model {
         parent: m.parent,
         parameters: m.parameters as u64,
         precision: m.precision.to_owned(),
+        device: m.device,
     }
 }
 

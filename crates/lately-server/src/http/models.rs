@@ -93,6 +93,8 @@ pub(crate) struct CurrentReply {
     parameters: usize,
     /// In what it multiplies: f32, bf16 or int8.
     precision: &'static str,
+    /// What scores it: cpu, or the name of a device.
+    device: String,
 }
 
 /// The challenger, and how it compares with the champion.
@@ -176,6 +178,7 @@ impl From<ModelSummary> for CurrentReply {
             parent: m.parent,
             parameters: m.parameters,
             precision: m.precision,
+            device: m.device,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args as ClapArgs;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
@@ -15,6 +15,7 @@ use lately_train::replay::{Logged, ReplayReport};
 
 use super::train::write_json;
 use crate::data_dir::DataDir;
+use crate::device::replay_bound;
 use crate::log_source;
 use crate::replayed::{newest, of_version, versions};
 
@@ -29,6 +30,9 @@ pub(crate) struct Args {
     /// Precision in which they were served: f32, bf16 or int8.
     #[arg(long, default_value = "f32")]
     precision: String,
+    /// Largest difference of a probability that is none; default: 1e-6, or 0.02 where a GPU may have served.
+    #[arg(long)]
+    bound: Option<f64>,
     /// Write the figures as JSON.
     #[arg(long, value_name = "PATH")]
     json: Option<PathBuf>,
@@ -38,6 +42,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let precision: ServingPrecision = serde_json::from_value(args.precision.clone().into())
         .with_context(|| format!("--precision {}: f32, bf16 or int8", args.precision))?;
     let dir = DataDir::open(&args.data)?;
+    let bound = args.bound.unwrap_or_else(|| replay_bound(dir.config.rank.device));
+    ensure!((0.0..=1.0).contains(&bound), "--bound {bound}: a difference of probabilities, 0 to 1");
     let registry = dir.registry()?;
     let vectors = dir.served_embedding(&registry)?.map(|e| e.vectors);
     let mut joiner = Joiner::new(&dir.schema, JoinOptions { vectors, ..JoinOptions::default() })?;
@@ -54,11 +60,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bail!("no ranking of a model is in the log of {}: rank something first", args.data.display());
     }
     let of = |version: String| {
-        let report = of_version(&registry, &slice, &logged, precision, &version)?;
+        let report = of_version(&registry, &slice, &logged, precision, &version, bound)?;
         Ok((version, report))
     };
     let reports = versions(&slice, &logged).into_iter().map(of).collect::<Result<BTreeMap<_, _>>>()?;
-    println!("{}", table(&reports));
+    println!("{}", table(&reports, bound));
     if let Some(path) = &args.json {
         write_json(path, &serde_json::to_value(&reports)?)?;
     }
@@ -69,10 +75,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn table(reports: &BTreeMap<String, ReplayReport>) -> Table {
+fn table(reports: &BTreeMap<String, ReplayReport>, bound: f64) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY);
-    table.set_header(["version", "requests", "items", "largest |dp|", "items beyond 1e-6", "unknown items"]);
+    let beyond = format!("items beyond {bound:.0e}");
+    table.set_header(["version", "requests", "items", "largest |dp|", &beyond, "unknown items"]);
     for (version, r) in reports {
         table.add_row([
             version[..version.len().min(12)].to_owned(),

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Args as ClapArgs;
+use lately_rank::RankDevice;
 
 use crate::data_dir::DataDir;
 use crate::interrupt::Interrupt;
@@ -28,6 +29,13 @@ pub(crate) struct Args {
     /// Seconds between retrainings inside the server; 0: never; default: lately.toml's.
     #[arg(long, value_name = "SECONDS")]
     retrain_seconds: Option<u64>,
+    /// On what models are scored: auto (a CUDA device where there is one, else the CPU), cuda or cpu; default: lately.toml's.
+    #[arg(long, value_parser = parse_device)]
+    device: Option<RankDevice>,
+}
+
+fn parse_device(text: &str) -> Result<RankDevice, String> {
+    serde_json::from_value(text.into()).map_err(|_| "auto, cuda or cpu".to_owned())
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -35,12 +43,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut dir = DataDir::open(&args.data)?;
     let retrain = &mut dir.config.retrain;
     retrain.every_seconds = args.retrain_seconds.unwrap_or(retrain.every_seconds);
+    let device = &mut dir.config.rank.device;
+    *device = args.device.unwrap_or(*device);
     let config = &dir.config.serve;
     let bind = args.bind.as_ref().unwrap_or(&config.bind);
     let admin_bind = args.admin_bind.as_ref().unwrap_or(&config.admin_bind);
     let server = Server::start(&dir, bind, admin_bind, None)?;
     println!("serving {} on http://{}", server.model_version(), server.address);
     println!("admin and metrics on http://{}", server.admin_address);
+    println!("scoring on {}", server.device());
     learn(&dir, &server, &interrupt)?;
     println!("stopping: finishing requests in work");
     server.stop()

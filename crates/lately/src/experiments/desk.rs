@@ -7,14 +7,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use lately_features::Schema;
 use lately_rank::experiment::{Book, Change, State};
-use lately_rank::{ModelSlot, RankPrecision, Ranker};
+use lately_rank::{ModelSlot, Ranker};
 use lately_server::{DeskError, ExperimentDesk, ExperimentReport};
 
 use super::ledger::{Ledger, LedgerError};
 use super::readout::{ReadoutError, Readouts};
 use crate::follow::Follower;
+use crate::slots::SlotSettings;
 
 /// Makes a server go by the book.
 pub(crate) struct Desk {
@@ -29,9 +29,7 @@ pub(crate) struct Desk {
 
 /// The slots of aliases that are neither the champion's nor the challenger's.
 struct Slots {
-    schema: Arc<Schema>,
-    embedding_version: String,
-    precision: RankPrecision,
+    settings: SlotSettings,
     by_alias: Mutex<HashMap<String, Arc<ModelSlot>>>,
 }
 
@@ -40,17 +38,10 @@ impl Desk {
         ledger: Ledger,
         ranker: &Arc<Ranker>,
         follower: &Arc<Follower>,
-        schema: &Arc<Schema>,
-        embedding_version: &str,
-        precision: RankPrecision,
+        settings: &SlotSettings,
         readouts: Readouts,
     ) -> Self {
-        let slots = Slots {
-            schema: Arc::clone(schema),
-            embedding_version: embedding_version.to_owned(),
-            precision,
-            by_alias: Mutex::default(),
-        };
+        let slots = Slots { settings: settings.clone(), by_alias: Mutex::default() };
         let (ranker, follower) = (Arc::clone(ranker), Arc::clone(follower));
         Self { ledger, ranker, follower, slots, readouts, current: Mutex::default() }
     }
@@ -114,7 +105,7 @@ impl Slots {
         for alias in named {
             let slot = match follower.slot_of(alias) {
                 Some(followed) => followed,
-                None => by_alias.entry(alias.to_owned()).or_insert_with(|| self.make(alias)).clone(),
+                None => by_alias.entry(alias.to_owned()).or_insert_with(|| self.settings.make(alias)).clone(),
             };
             if let Err(error) = follower.swap(alias, &slot) {
                 tracing::error!(alias, error = format!("{error:#}"), "the model of a variant is refused");
@@ -123,11 +114,6 @@ impl Slots {
         }
         by_alias.retain(|alias, _| all.contains_key(alias));
         all
-    }
-
-    fn make(&self, alias: &str) -> Arc<ModelSlot> {
-        let slot = ModelSlot::new(Arc::clone(&self.schema)).for_alias(alias);
-        Arc::new(slot.with_embedding_version(&self.embedding_version).with_precision(self.precision))
     }
 }
 

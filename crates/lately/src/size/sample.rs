@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use lately_features::{Event, Features, ItemId, UserId, codec};
+use lately_rank::RankDevice;
 use lately_store::Store;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -57,7 +58,9 @@ pub(crate) struct Disk {
 /// ranks `candidates` for one user and takes one action.
 pub(crate) fn take(toml: &str, candidates: usize, id_bytes: usize) -> Result<Sample> {
     let there = tempfile::Builder::new().prefix("lately-size-").tempdir()?;
-    let dir = DataDir::create(there.path(), toml)?;
+    let mut dir = DataDir::create(there.path(), toml)?;
+    // It is bytes that are sampled, not speed.
+    dir.config.rank.device = RankDevice::Cpu;
     let id = |n: usize| format!("{n:0>id_bytes$}");
     let names = Names {
         users: vec![UserId::new(id(1))?],

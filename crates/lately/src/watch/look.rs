@@ -18,6 +18,7 @@ use serde::Serialize;
 use super::census::{Census, Counter, HOUR_MS};
 use super::config::WatchConfig;
 use crate::data_dir::DataDir;
+use crate::device::replay_bound;
 use crate::learn::champion;
 use crate::log_source::OnRecord;
 use crate::replayed;
@@ -240,8 +241,10 @@ fn replays(
     let (mut reports, mut failed) = (BTreeMap::new(), Vec::new());
     let Some(registry) = asked.registry else { return (reports, failed) };
     for version in replayed::versions(&slice, logged).into_iter().take(MAX_VERSIONS) {
-        let precision = asked.dir.config.rank.precision;
-        let by = |p: RankPrecision| replayed::of_version(registry, &slice, logged, p.serving(), &version);
+        let config = &asked.dir.config.rank;
+        let (precision, bound) = (config.precision, replay_bound(config.device));
+        let by =
+            |p: RankPrecision| replayed::of_version(registry, &slice, logged, p.serving(), &version, bound);
         let report = match by(precision) {
             // `auto` serves in f32 what the faster form fails the check for.
             Ok(report) if precision == RankPrecision::Auto && !report.holds() => by(RankPrecision::F32),

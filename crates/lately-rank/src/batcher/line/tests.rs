@@ -40,6 +40,7 @@ impl Test {
             priority: Priority::Interactive,
             since: self.now,
             deadline: self.now + 10_000 * MS,
+            whole: false,
             taken: 0,
         }
     }
@@ -100,6 +101,22 @@ fn a_large_request_is_cut_among_the_idle_threads_and_finished_first() {
     assert_eq!(test.take(), [(0, 0..128)]);
     assert_eq!(test.take(), [(0, 128..256)]);
     assert_eq!(test.take(), [(0, 256..300), (1, 0..10)], "company for what is left");
+}
+
+#[test]
+fn requests_for_a_device_are_never_cut_and_fill_calls_of_2_000_rows() {
+    let mut test = test(2);
+    test.line.idle = 1;
+    for (load, rows) in [(0, 1_500), (1, 480), (2, 500), (3, 1_990)] {
+        test.submit(Ask { whole: true, row_units: 1, ..test.ask(load, rows) }).unwrap();
+    }
+    assert_eq!(test.take(), [(0, 0..1_500), (1, 0..480)], "20 rows of the next one are left out");
+    assert_eq!(test.take(), [(2, 0..500)]);
+    assert_eq!(test.take(), [(3, 0..1_990)]);
+    test.submit(Ask { whole: true, row_units: 100, ..test.ask(4, 50) }).unwrap();
+    assert_eq!(test.take(), [(4, 0..50)], "5,000 units are more than the CPU's tile");
+    test.submit(Ask { model: 2, ..test.ask(5, 300) }).unwrap();
+    assert_eq!(test.take(), [(5, 0..128)], "a model on the CPU beside it");
 }
 
 #[test]

@@ -1,0 +1,211 @@
+//! One table of all that was measured in a run, with shares of the ceilings that were measured in it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::Failure;
+use crate::timings;
+
+/// What `scripts/gpu_check_torch.py` writes.
+#[derive(Debug, Deserialize)]
+struct Peer {
+    torch: String,
+    /// Bytes read and written by copies on the card, GB/s.
+    copy_gb_s: f64,
+    /// Of a product of large bf16 matrices, TFLOP/s.
+    bf16_tflop_s: f64,
+    /// Of its logits in f32 from ours in f32, as a share of the largest.
+    error_f32: f64,
+    forms: Vec<Form>,
+    /// Forms that could not be measured, and why.
+    missing: BTreeMap<String, String>,
+}
+
+/// One way in which PyTorch runs the module.
+#[derive(Debug, Deserialize)]
+struct Form {
+    name: String,
+    candidates: usize,
+    /// Inputs on the host, logits back there, ms.
+    p50_ms: f64,
+    p99_ms: f64,
+    /// Of the module alone, by events on the card, ms.
+    device_ms: f64,
+}
+
+/// A line of the table.
+struct Line {
+    what: String,
+    candidates: usize,
+    tokens: usize,
+    /// NaN where it was not measured so.
+    p50_ms: f64,
+    p99_ms: f64,
+    /// Candidates a second.
+    rate: f64,
+    multiply_adds: usize,
+}
+
+/// Reads a folder's results, prints the table and keeps both beside them.
+pub(crate) fn table(folder: &Path) -> Result<(), Failure> {
+    let read = |name: &str| -> Result<Option<Value>, Failure> {
+        let path = folder.join(name);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let text = std::fs::read_to_string(&path)?;
+        Ok(Some(serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?))
+    };
+    let names = ["correctness", "sanitizer", "timings", "torch"];
+    let mut all = serde_json::Map::new();
+    for name in names {
+        all.insert(name.to_owned(), read(&format!("{name}.json"))?.unwrap_or(Value::Null));
+    }
+    let text = render(&Value::Object(all.clone()))?;
+    print!("{text}");
+    std::fs::write(folder.join("results.txt"), &text)?;
+    let whole = json!({ "format": 1, "results": all });
+    Ok(std::fs::write(folder.join("results.json"), serde_json::to_string_pretty(&whole)? + "\n")?)
+}
+
+fn render(all: &Value) -> Result<String, Failure> {
+    let ours: Option<timings::Report> = serde_json::from_value(all["timings"].clone())?;
+    let peer: Option<Peer> = serde_json::from_value(all["torch"].clone())?;
+    let mut text = String::new();
+    if let Some(device) = all["correctness"]["device"].as_str() {
+        let cases = all["correctness"]["cases"].as_array().map_or(&[][..], Vec::as_slice);
+        let with = |outcome: &str| cases.iter().filter(|c| c["outcome"] == outcome).count();
+        let (ok, unsupported) = (with("agrees"), with("unsupported"));
+        let wrong = cases.len() - ok - unsupported;
+        writeln!(text, "{device}")?;
+        writeln!(
+            text,
+            "scores: {ok} cases agree with the CPU, {wrong} DO NOT, {unsupported} have no kernels"
+        )?;
+    } else {
+        writeln!(text, "SCORES WERE NOT COMPARED")?;
+    }
+    match all["sanitizer"].as_object() {
+        Some(tools) => tools.iter().try_for_each(|(tool, said)| writeln!(text, "{tool}: {said}"))?,
+        None => writeln!(text, "COMPUTE-SANITIZER DID NOT RUN")?,
+    }
+    match &peer {
+        Some(p) => {
+            writeln!(
+                text,
+                "ceilings: copies {:.0} GB/s, bf16 products {:.0} TFLOP/s",
+                p.copy_gb_s, p.bf16_tflop_s
+            )?;
+            writeln!(
+                text,
+                "PyTorch {}: its f32 logits differ by {:.1e} from the CPU's",
+                p.torch, p.error_f32
+            )?;
+        }
+        None => writeln!(text, "PYTORCH AND THE CARD'S CEILINGS WERE NOT MEASURED")?,
+    }
+    let lines = lines(ours.as_ref(), peer.as_ref());
+    let head = ["", "candidates", "tokens", "p50 ms", "p99 ms", "candidates/s", "of bf16 peak"];
+    writeln!(
+        text,
+        "{:<32} {:>10} {:>6} {:>9} {:>9} {:>13} {:>12}",
+        head[0], head[1], head[2], head[3], head[4], head[5], head[6]
+    )?;
+    for l in &lines {
+        let flop = 2.0 * l.multiply_adds as f64 * l.rate;
+        let share =
+            peer.as_ref().map_or("-".to_owned(), |p| format!("{:.2} %", flop / p.bf16_tflop_s / 1e10));
+        writeln!(
+            text,
+            "{:<32} {:>10} {:>6} {:>9} {:>9} {:>13.0} {share:>12}",
+            l.what,
+            l.candidates,
+            l.tokens,
+            ms(l.p50_ms),
+            ms(l.p99_ms),
+            l.rate
+        )?;
+    }
+    for (form, why) in peer.iter().flat_map(|p| &p.missing) {
+        writeln!(text, "NOT MEASURED: PyTorch {form}: {}", why.lines().next().unwrap_or_default())?;
+    }
+    Ok(text)
+}
+
+fn ms(time: f64) -> String {
+    if time.is_nan() { "-".to_owned() } else { format!("{time:.3}") }
+}
+
+/// Ours, then PyTorch's; all by the products that are left after folding and sharing, so that shares are of the same work.
+fn lines(ours: Option<&timings::Report>, peer: Option<&Peer>) -> Vec<Line> {
+    let ours: &[timings::Timing] = ours.map_or(&[], |r| &r.timings);
+    let line = |what: String, t: &timings::Timing, rate| Line {
+        what,
+        candidates: t.candidates,
+        tokens: t.tokens,
+        p50_ms: t.p50_ms,
+        p99_ms: t.p99_ms,
+        rate,
+        multiply_adds: t.multiply_adds,
+    };
+    let mut lines = Vec::new();
+    for t in ours {
+        lines.push(line(format!("ours, {}", t.name), t, t.candidates_per_second));
+        let together = line(format!("ours, {}, 4 threads", t.name), t, t.candidates_per_second_together);
+        lines.push(Line { p50_ms: f64::NAN, p99_ms: f64::NAN, ..together });
+    }
+    for form in peer.map_or(&[][..], |p| &p.forms) {
+        // The case that both score.
+        let Some(t) = ours.iter().find(|t| t.name == "paper, compatible" && t.candidates == form.candidates)
+        else {
+            continue;
+        };
+        let rate = |ms: f64| form.candidates as f64 / ms * 1e3;
+        let (p50_ms, p99_ms) = (form.p50_ms, form.p99_ms);
+        let what = format!("PyTorch {}", form.name);
+        lines.push(Line { p50_ms, p99_ms, ..line(what, t, rate(p50_ms)) });
+        let what = format!("PyTorch {}, card alone", form.name);
+        lines.push(Line { p50_ms: form.device_ms, p99_ms: f64::NAN, ..line(what, t, rate(form.device_ms)) });
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_shares_of_the_measured_peak_and_says_what_is_missing() {
+        let timing = json!({
+            "name": "paper, compatible", "candidates": 500, "tokens": 100, "p50_ms": 1.0, "p99_ms": 2.0,
+            "candidates_per_second": 500_000.0, "candidates_per_second_together": 1_000_000.0,
+            "multiply_adds": 4_000_000, "requests": 9
+        });
+        let form =
+            json!({"name": "eager", "candidates": 500, "p50_ms": 4.0, "p99_ms": 5.0, "device_ms": 2.0});
+        let all = json!({
+            "correctness": {"device": "a card", "cases": [{"outcome": "agrees"}, {"outcome": "failed"}]},
+            "sanitizer": {"memcheck": "0 errors"},
+            "timings": {"device": "a card", "timings": [timing]},
+            "torch": {"torch": "2.9", "copy_gb_s": 4_000.0, "bf16_tflop_s": 800.0, "error_f32": 1e-6, "forms": [form],
+                      "missing": {"compile, 500": "no compiler\nat all"}}
+        });
+        let text = render(&all).unwrap();
+        assert!(text.contains("1 cases agree with the CPU, 1 DO NOT, 0 have no kernels"), "{text}");
+        // 2 x 4e6 x 5e5 = 4 TFLOP/s of 800.
+        let line = text.lines().find(|l| l.starts_with("ours, paper, compatible  ")).unwrap();
+        assert!(line.ends_with("500000       0.50 %"), "{line}");
+        let eager = text.lines().find(|l| l.starts_with("PyTorch eager ")).unwrap();
+        assert!(eager.contains("4.000") && eager.contains("125000") && eager.contains("0.12 %"), "{eager}");
+        assert!(text.contains("PyTorch eager, card alone") && !text.contains("NaN"), "{text}");
+        assert!(text.ends_with("NOT MEASURED: PyTorch compile, 500: no compiler\n"), "{text}");
+        let nothing = render(&json!({})).unwrap();
+        for missing in ["SCORES WERE NOT COMPARED", "COMPUTE-SANITIZER DID NOT RUN", "WERE NOT MEASURED"] {
+            assert!(nothing.contains(missing), "{nothing}");
+        }
+    }
+}

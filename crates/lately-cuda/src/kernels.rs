@@ -1,0 +1,155 @@
+//! The kernels' sources, and their compiler.
+//!
+//! They are compiled when a model is loaded, for its sizes and for the card, by NVRTC, and need no header of CUDA:
+//! libnvrtc is all that a machine must have beside the driver.
+
+#![allow(unsafe_code)] // calls of NVRTC
+
+use std::ffi::{CStr, CString, c_char};
+
+use cudarc::nvrtc::{result, sys};
+use lately_model::device::{EncoderParts, LayerParts, LinearParts, ServingParts, TransformerParts};
+
+use crate::CudaError;
+use crate::geometry::Geometry;
+
+/// Files of the kernels, in the order in which they are read.
+const FILES: [&str; 4] = [
+    include_str!("kernels/prelude.cu"),
+    include_str!("kernels/request.cu"),
+    include_str!("kernels/encoder.cu"),
+    include_str!("kernels/top.cu"),
+];
+
+/// CUDA C++ of all kernels for one geometry.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Source {
+    /// For messages.
+    pub name: String,
+    /// Complete: it includes no header.
+    pub text: String,
+}
+
+impl Source {
+    pub(crate) fn of(geometry: &Geometry) -> Self {
+        let constants = geometry.constants();
+        let width = constants.iter().find(|(name, _)| *name == "WIDTH").map_or("0", |(_, value)| value);
+        let name = format!("encoder of width {width} over {} tokens", geometry.most_tokens());
+        let defines = constants.iter().map(|(name, value)| format!("#define {name} {value}\n"));
+        Self { name, text: defines.chain(FILES.map(str::to_owned)).collect() }
+    }
+}
+
+/// The kernels of the default geometry and of the paper's, with 400 columns of features.
+pub fn all() -> Vec<Source> {
+    let named = |first_k: usize, name: &str| {
+        let (geometry, _) = Geometry::of(&nominal(first_k)).ok()?;
+        Some(Source { name: name.into(), ..Source::of(&geometry) })
+    };
+    [named(1, "default"), named(10, "paper")].into_iter().flatten().collect()
+}
+
+/// A model of two layers of width 96 whose weights are 0.
+fn nominal(first_k: usize) -> ServingParts {
+    let linear = |outputs: usize, inputs: usize| LinearParts {
+        weight: vec![0.0; outputs * inputs],
+        bias: vec![0.0; outputs],
+    };
+    let (token, candidate, ffn) = (64, 32, 32);
+    let width = token + candidate;
+    let zeros = || vec![0.0; width];
+    let layer = LayerParts {
+        attention: linear(2 * width, width),
+        out_bias: zeros(),
+        norm1: [zeros(), zeros()],
+        linear1: linear(ffn, width),
+        linear2: linear(width, ffn),
+        norm2: [zeros(), zeros()],
+    };
+    let output = width * (first_k + 1);
+    let inputs = output + 400;
+    let encoder = TransformerParts {
+        token,
+        candidate,
+        first_k,
+        output,
+        layers: vec![layer.clone(), layer],
+        pool: Some(linear(width, width)),
+    };
+    ServingParts {
+        inputs,
+        length: 100,
+        encoder: EncoderParts::Transformer(encoder),
+        project: None,
+        cross: vec![linear(inputs, inputs); 2],
+        mlp: vec![linear(512, inputs), linear(256, 512)],
+        head: linear(3, 256),
+    }
+}
+
+/// Checks for NVRTC before any of its functions, as those panic where it is not there.
+pub(crate) fn present() -> Result<(), CudaError> {
+    // SAFETY: the loader runs NVIDIA's library's own initialisers; nothing else happens.
+    if unsafe { sys::is_culib_present() } {
+        return Ok(());
+    }
+    Err(CudaError::Missing {
+        library: "libnvrtc.so",
+        install: "install the CUDA runtime compiler (package cuda-nvrtc of NVIDIA's repository, version 12 or 13)",
+    })
+}
+
+/// Machine code of a source for an architecture, such as `sm_80` or `sm_90a`. No card is needed, only libnvrtc.
+///
+/// # Errors
+/// Where libnvrtc is missing, or refuses the source or the architecture.
+pub fn compile(source: &Source, arch: &str) -> Result<Vec<u8>, CudaError> {
+    present()?;
+    let failed =
+        |log: String| CudaError::Compile { source_name: source.name.clone(), arch: arch.to_owned(), log };
+    let text = CString::new(source.text.as_str()).map_err(|e| failed(e.to_string()))?;
+    let program =
+        Program(result::create_program(&text, Some(c"lately.cu")).map_err(|e| failed(e.to_string()))?);
+    let options = [format!("--gpu-architecture={arch}"), "--std=c++17".to_owned()];
+    // SAFETY: the program was created above and is destroyed after this function's last use.
+    match unsafe { result::compile_program(program.0, &options) } {
+        Ok(()) => program.machine_code().map_err(|e| failed(e.to_string())),
+        Err(e) => Err(failed(format!("{e}: {}", program.log()))),
+    }
+}
+
+/// A program of NVRTC, destroyed with it.
+struct Program(sys::nvrtcProgram);
+
+impl Program {
+    fn log(&self) -> String {
+        // SAFETY: the program lives as long as `self`.
+        match unsafe { result::get_program_log(self.0) } {
+            Ok(log) => text(&log),
+            Err(e) => format!("without a log: {e}"),
+        }
+    }
+
+    fn machine_code(&self) -> Result<Vec<u8>, result::NvrtcError> {
+        let mut size = 0;
+        // SAFETY: the program lives as long as `self`; the size is written to a number of ours.
+        unsafe { sys::nvrtcGetCUBINSize(self.0, &raw mut size) }.result()?;
+        let mut code = vec![0u8; size];
+        // SAFETY: as above; NVRTC writes exactly the size that it gave.
+        unsafe { sys::nvrtcGetCUBIN(self.0, code.as_mut_ptr().cast::<c_char>()) }.result()?;
+        Ok(code)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // SAFETY: created by NVRTC and not used again. What it says of a program that it made itself has no use here.
+        let _ = unsafe { result::destroy_program(self.0) };
+    }
+}
+
+fn text(log: &[c_char]) -> String {
+    let bytes: Vec<u8> = log.iter().map(|c| c.cast_unsigned()).collect();
+    let text = CStr::from_bytes_until_nul(&bytes).map(CStr::to_string_lossy);
+    text.map_or_else(|_| String::from_utf8_lossy(&bytes).into_owned(), std::borrow::Cow::into_owned)
+}

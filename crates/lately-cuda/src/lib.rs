@@ -1,0 +1,41 @@
+//! Serving the ranking model on NVIDIA GPUs. A [`Device`] is an opened card, a [`CudaEngine`] a model on it.
+//!
+//! # From a batch to logits
+//!
+//! 1. The host makes features and tokens by the model's own code (`lately_model::device`), so that no feature is computed in
+//!    two places, and packs them into page-locked memory (`layout`): one copy to the card.
+//! 2. `request_part`, a block for 16 tokens of a request, makes what the request's candidates share in the first layer: its
+//!    exponentials, values and candidate keys. It runs on the card, in f32, as its results are eight times as many bytes as
+//!    its input and are read by every candidate from the card's second-level cache.
+//! 3. `encode`, a block a candidate and a warp for each 16 of its tokens, runs the whole transformer with activations in
+//!    registers and writes the encoder's columns of the top's inputs. Only tiles with tokens are computed. The first layer
+//!    takes shared exponentials, and the plain softmax where their sum cannot be trusted.
+//! 4. `place_features` writes the other columns, and the top's products run one after another, with bias, ReLU or the cross
+//!    layers' gate done to their sums. Matrices lie in memory as the tensor cores' fragments: what one kernel writes is what
+//!    the next one reads.
+//! 5. One copy brings logits back; the rate tower, a few numbers a request, and the calibration are the host's.
+//!
+//! Operands are bfloat16, sums, norms and exponentials f32. All launches of a call are recorded once a shape and played as
+//! one graph. Up to four calls run side by side, each with its own stream and memory.
+//!
+//! # Without a card
+//!
+//! The crate builds and tests where there is no CUDA: libraries are loaded when a device is opened, and the tests run the very
+//! kernels as C++ on a CPU (`driver/emulation`), blocks one after another and threads as fibers that meet at barriers and
+//! at the warp's instructions. The emulation follows the PTX manual's layouts, fills memory with NaN first and refuses
+//! threads that meet at different places; it says nothing about speed, and nothing about races between two barriers but
+//! those that show in either of two orders of threads.
+
+mod device;
+mod driver;
+mod engine;
+mod error;
+mod fragment;
+mod geometry;
+pub mod kernels;
+mod layout;
+#[cfg(test)]
+mod tests;
+
+pub use device::{CudaEngine, Device};
+pub use error::CudaError;
