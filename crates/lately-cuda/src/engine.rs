@@ -27,12 +27,13 @@ const THREADS: u32 = 128;
 
 /// A model's weights and working memory on a device.
 pub(crate) struct Engine<D: Driver> {
-    driver: Arc<D>,
-    model: Arc<Model>,
-    geometry: Geometry,
-    module: Arc<D::Module>,
-    weights: D::Memory,
+    // Dropped in this order: recordings before what they play.
     lanes: Lanes<D>,
+    weights: D::Memory,
+    module: Arc<D::Module>,
+    geometry: Geometry,
+    model: Arc<Model>,
+    driver: Arc<D>,
 }
 
 /// Working memory of one call.
@@ -68,7 +69,7 @@ impl<D: Driver> Engine<D> {
         let weights = driver.upload(&words)?;
         let state = Mutex::new(LanesState { free: Vec::new(), made: 0 });
         let lanes = Lanes { state, freed: Condvar::new() };
-        Ok(Self { driver: Arc::clone(driver), model, geometry, module, weights, lanes })
+        Ok(Self { lanes, weights, module, geometry, model, driver: Arc::clone(driver) })
     }
 
     /// The model.

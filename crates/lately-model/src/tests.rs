@@ -2,6 +2,7 @@
 
 mod admission;
 mod checkpoint;
+mod device;
 mod engine;
 mod gradient;
 mod official;

@@ -40,6 +40,17 @@ pub(crate) struct Module {
     functions: HashMap<Kernel, CudaFunction>,
 }
 
+/// Words on the card.
+pub(crate) struct Memory(CudaSlice<u32>);
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // Freed right after this, possibly by a thread that never used the card. Where the context cannot be had, its memory
+        // is gone with it.
+        let _ = self.0.context().bind_to_thread();
+    }
+}
+
 /// A stream, and both ends of its copies in page-locked memory.
 pub(crate) struct Lane {
     graphs: HashMap<Shape, Recorded>,
@@ -59,7 +70,7 @@ unsafe impl Send for Recorded {}
 impl Drop for Lane {
     fn drop(&mut self) {
         // What is freed next must not be in use. A stream that cannot be waited for is in a context that is lost anyway.
-        let _ = self.stream.synchronize();
+        let _ = self.stream.context().bind_to_thread().and_then(|()| self.stream.synchronize());
     }
 }
 
@@ -160,7 +171,7 @@ fn present() -> Result<(), CudaError> {
 
 impl Driver for Card {
     type Module = Module;
-    type Memory = CudaSlice<u32>;
+    type Memory = Memory;
     type Lane = Lane;
 
     fn load(&self, source: &Source, shared: &[(Kernel, usize)]) -> Result<Arc<Module>, CudaError> {
@@ -175,19 +186,19 @@ impl Driver for Card {
         Ok(module)
     }
 
-    fn upload(&self, words: &[u32]) -> Result<CudaSlice<u32>, CudaError> {
+    fn upload(&self, words: &[u32]) -> Result<Memory, CudaError> {
         let stream = self.context.default_stream();
         let doing = failed("copy the weights");
-        let memory = stream.clone_htod(words).map_err(&doing)?;
+        let memory = Memory(stream.clone_htod(words).map_err(&doing)?);
         stream.synchronize().map_err(&doing)?;
         Ok(memory)
     }
 
-    fn allocate(&self, words: usize) -> Result<CudaSlice<u32>, CudaError> {
+    fn allocate(&self, words: usize) -> Result<Memory, CudaError> {
         let stream = self.context.default_stream();
         let doing = failed("allocate working memory");
         // SAFETY: kernels write each part of it before they read it; the tests' emulation fills it with NaN first.
-        let memory = unsafe { stream.alloc(words) }.map_err(&doing)?;
+        let memory = Memory(unsafe { stream.alloc(words) }.map_err(&doing)?);
         stream.synchronize().map_err(&doing)?;
         Ok(memory)
     }
@@ -216,7 +227,7 @@ impl Driver for Card {
         module: &Module,
         lane: &mut Lane,
         shape: Shape,
-        launches: &[Launch<'_, CudaSlice<u32>>],
+        launches: &[Launch<'_, Memory>],
         words: usize,
         output: &mut [f32],
     ) -> Result<(), CudaError> {
@@ -246,7 +257,7 @@ impl Driver for Card {
 fn record(
     module: &Module,
     stream: &Arc<CudaStream>,
-    launches: &[Launch<'_, CudaSlice<u32>>],
+    launches: &[Launch<'_, Memory>],
     input: &CudaSlice<u32>,
     output: &CudaSlice<f32>,
 ) -> Result<Recorded, CudaError> {
@@ -265,7 +276,7 @@ fn record(
 fn launch(
     module: &Module,
     stream: &Arc<CudaStream>,
-    launch: &Launch<'_, CudaSlice<u32>>,
+    launch: &Launch<'_, Memory>,
     input: &CudaSlice<u32>,
     output: &CudaSlice<f32>,
 ) -> Result<(), CudaError> {
@@ -278,7 +289,7 @@ fn launch(
         match argument {
             Argument::Input => builder.arg(input),
             Argument::Output => builder.arg(output),
-            Argument::Memory(memory) => builder.arg(*memory),
+            Argument::Memory(memory) => builder.arg(&memory.0),
             Argument::Number(number) => builder.arg(number),
         };
     }
