@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn what_was_saved_more_than_once_is_named_until_it_is_long_ago() {
         let mut profile = Profile::default();
-        [3, 7, 7, 9, 9, 9].map(|topic| profile.saved(topic));
+        [3, 7, 7, 9, 9, 9].into_iter().for_each(|topic| profile.saved(topic));
         assert_eq!(profile.top(), [9, 7]);
         (0..7).for_each(|_| profile.age());
         assert!((profile.saves[9] - 1.5).abs() < 1e-9, "half after a week");
@@ -104,7 +104,7 @@ mod tests {
         assert!(schema.user_features.iter().any(|f| f.name() == FEATURE), "{:?}", schema.user_features);
         let world = World::new(WorldConfig { users: 3, items: 24, ..WorldConfig::default() }).unwrap();
         let mut people = inhabitants(&world, &Recipe::default(), &[]).unwrap();
-        [2, 2].map(|topic| people[1].profile.saved(topic));
+        (0..2).for_each(|_| people[1].profile.saved(2));
         let told = tonight(&world, &people, 5);
         let named: Vec<_> = told
             .iter()
