@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use lately::commands::Cli;
 use lately::data_dir::DataDir;
-use lately::demo::crowd::Crowd;
+use lately::demo::crowd::{Crowd, Tally};
 use lately::demo::{Demo, DemoOptions, demo_toml};
 use lately::learn::champion;
 use lately::retrain::{Kind, Learner};
@@ -295,16 +295,35 @@ fn while_people_act(demo: &Demo, something: impl FnOnce() -> Result<()>) -> Resu
     let base = format!("http://{}", demo.server.address);
     let seed = demo.server.store.next_offset(); // of each crowd its own
     let crowd = Crowd::start(&demo.world, &base, 2, Duration::from_millis(10), seed)?;
-    std::thread::sleep(Duration::from_secs(1));
+    acts_on(&crowd.tally)?;
     something()?;
-    std::thread::sleep(Duration::from_secs(1));
+    acts_on(&crowd.tally)?;
     let tally = crowd.stop();
     let errors = tally.first_errors.lock().map(|e| e.join("; ")).unwrap_or_default();
     ensure!(tally.errors.load(Ordering::Relaxed) == 0, "the crowd met errors: {errors}");
     let (events, pages) = (tally.events.load(Ordering::Relaxed), tally.pages.load(Ordering::Relaxed));
     let fresh = tally.freshness_us.lock().map(|h| (h.len(), h.value_at_quantile(0.5))).unwrap_or_default();
     println!("crowd: {events} events, {pages} pages, freshness p50 {} us of {}", fresh.1, fresh.0);
-    ensure!(events > 50 && pages > 10 && fresh.0 > 3, "the crowd hardly did anything");
+    Ok(())
+}
+
+/// Waits until the crowd has done as much again as says something; a busy machine takes its time.
+fn acts_on(tally: &Tally) -> Result<()> {
+    let done = || {
+        let fresh = tally.freshness_us.lock().map(|h| h.len()).unwrap_or_default();
+        [tally.events.load(Ordering::Relaxed), tally.pages.load(Ordering::Relaxed), fresh]
+    };
+    let (before, begun) = (done(), Instant::now());
+    let enough = |now: [u64; 3]| now.iter().zip(before).zip([50, 10, 3]).all(|((n, b), more)| n - b > more);
+    while !enough(done()) {
+        ensure!(begun.elapsed() < Duration::from_secs(60), "the crowd hardly does anything: {:?}", done());
+        ensure!(
+            tally.errors.load(Ordering::Relaxed) == 0,
+            "the crowd meets errors: {:?}",
+            tally.first_errors
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
     Ok(())
 }
 
