@@ -4,7 +4,7 @@
 //! (`visit`), and models learn from what was served and what followed. People remember: a topic that was shown too much
 //! wearies them for days, and visits that please them make them come more often ([`crate::world::Life`]). A town is either
 //! split between models by an experiment, or has one policy for all; two of the latter with the same seed are twins, whose
-//! people are compared one by one. `suite` says which towns are made, `compare` what is compared, `lift` how; `report` and `plot` show.
+//! people are compared one by one. `suite` says which towns are made, `compare` what is compared, `lift` how, `first` keeps what towns of one past learn alike; `report` and `plot` show.
 
 mod compare;
 mod first;

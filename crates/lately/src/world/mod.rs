@@ -148,11 +148,8 @@ impl World {
         self.config.seed
     }
 
-    /// Name of a topic, as it stands in events.
-    ///
-    /// # Panics
-    /// Where there is no such topic.
-    pub fn topic_name(&self, topic: usize) -> &'static str {
+    /// Name of a topic of [`World::topic`], as it stands in events.
+    pub(crate) fn topic_name(&self, topic: usize) -> &'static str {
         catalogue::TOPICS[topic]
     }
 
