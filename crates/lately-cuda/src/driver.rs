@@ -32,32 +32,41 @@ pub(crate) enum Argument<'a, M> {
     Input,
     Output,
     Memory(&'a M),
+    /// From a word of the lane's input, or of some memory, on.
+    InputAt(usize),
+    MemoryAt(&'a M, usize),
     Number(u32),
+    Real(f32),
 }
 
-/// All kernels of the sources.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Kernel {
-    RequestPart,
-    Encode,
-    PlaceFeatures,
-    DenseLinear,
-    DenseRelu,
-    DenseGate,
-    DenseLogits,
+/// Declares the kernels with their names in the sources.
+macro_rules! kernels {
+    ($($kernel:ident = $name:literal),* $(,)?) => {
+        /// All kernels of the sources.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub(crate) enum Kernel {
+            $($kernel),*
+        }
+
+        impl Kernel {
+            /// Its name in the sources.
+            pub(crate) fn name(self) -> &'static str {
+                match self {
+                    $(Self::$kernel => $name),*
+                }
+            }
+        }
+    };
 }
 
-impl Kernel {
-    /// With their names in the sources, and whether they are of the encoder, which a model may not have.
-    pub(crate) const ALL: [(Self, &'static str, bool); 7] = [
-        (Self::RequestPart, "request_part", true),
-        (Self::Encode, "encode", true),
-        (Self::PlaceFeatures, "place_features", false),
-        (Self::DenseLinear, "dense_linear", false),
-        (Self::DenseRelu, "dense_relu", false),
-        (Self::DenseGate, "dense_gate", false),
-        (Self::DenseLogits, "dense_logits", false),
-    ];
+kernels! {
+    RequestPart = "request_part",
+    Encode = "encode",
+    PlaceFeatures = "place_features",
+    DenseLinear = "dense_linear",
+    DenseRelu = "dense_relu",
+    DenseGate = "dense_gate",
+    DenseLogits = "dense_logits",
 }
 
 /// Launches of one shape: calls of the same shape have the same grids and arguments, so that a recording of them can be
@@ -80,8 +89,8 @@ pub(crate) trait Driver: Send + Sync + Sized {
     /// What one call at a time has for itself: a queue of work, and both ends of its two copies.
     type Lane: Send;
 
-    /// Compiles and loads kernels. `shared`: most bytes of shared memory of a block of the encoder's kernels; empty for a model
-    /// without an encoder, whose source has none of them. The same source again may give the same module.
+    /// Compiles and loads a source's kernels. `shared`: most bytes of shared memory of a block of those that take more than 48
+    /// KiB. The same source again may give the same module.
     fn load(&self, source: &Source, shared: &[(Kernel, usize)]) -> Result<Arc<Self::Module>, CudaError>;
     /// Memory that holds these words, and is not written again.
     fn upload(&self, words: &[u32]) -> Result<Self::Memory, CudaError>;
@@ -101,5 +110,31 @@ pub(crate) trait Driver: Send + Sync + Sized {
         launches: &[Launch<'_, Self::Memory>],
         words: usize,
         output: &mut [f32],
+    ) -> Result<(), CudaError>;
+
+    /// Copies the first `words` of the lane's input to the device.
+    fn send(&self, lane: &mut Self::Lane, words: usize) -> Result<(), CudaError>;
+    /// Launches in order, after what the lane was asked before; nothing is recorded, and nothing waited for.
+    fn launch(
+        &self,
+        module: &Self::Module,
+        lane: &mut Self::Lane,
+        launches: &[Launch<'_, Self::Memory>],
+    ) -> Result<(), CudaError>;
+    /// Writes words into some memory, from the word `at` on, when what the lane was asked before is done.
+    fn write(
+        &self,
+        lane: &mut Self::Lane,
+        memory: &Self::Memory,
+        at: usize,
+        words: &[u32],
+    ) -> Result<(), CudaError>;
+    /// The same from some memory to the host.
+    fn read(
+        &self,
+        lane: &mut Self::Lane,
+        memory: &Self::Memory,
+        at: usize,
+        words: &mut [u32],
     ) -> Result<(), CudaError>;
 }

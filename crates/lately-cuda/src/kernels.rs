@@ -11,6 +11,7 @@ use cudarc::nvrtc::{result, sys};
 use lately_model::device::{EncoderParts, LayerParts, LinearParts, ServingParts, TransformerParts};
 
 use crate::CudaError;
+use crate::driver::Kernel;
 use crate::geometry::Geometry;
 
 /// Files of the kernels, in the order in which they are read.
@@ -28,6 +29,8 @@ pub struct Source {
     pub name: String,
     /// Complete: it includes no header.
     pub text: String,
+    /// What it defines.
+    pub(crate) kernels: Vec<Kernel>,
 }
 
 impl Source {
@@ -36,7 +39,17 @@ impl Source {
         let width = constants.iter().find(|(name, _)| *name == "WIDTH").map_or("0", |(_, value)| value);
         let name = format!("encoder of width {width} over {} tokens", geometry.most_tokens());
         let defines = constants.iter().map(|(name, value)| format!("#define {name} {value}\n"));
-        Self { name, text: defines.chain(FILES.map(str::to_owned)).collect() }
+        let encoder = [Kernel::RequestPart, Kernel::Encode];
+        let top = [
+            Kernel::PlaceFeatures,
+            Kernel::DenseLinear,
+            Kernel::DenseRelu,
+            Kernel::DenseGate,
+            Kernel::DenseLogits,
+        ];
+        let encoder = encoder.into_iter().filter(|_| geometry.encoder.is_some());
+        let kernels = encoder.chain(top).collect();
+        Self { name, text: defines.chain(FILES.map(str::to_owned)).collect(), kernels }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The seam by which another device than the CPU scores: what it promises, on one screen.
+//! The seam by which another device than the CPU scores and learns: what it promises, on one screen.
 //!
 //! Nothing here knows of any device. Who serves opens one, hands it to what serves, and the [`Engine`](crate::Engine) stays
 //! in memory beside it: it says what is right when a model is loaded, and answers where the device does not.
@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use lately_features::FeatureBatch;
 
+use crate::training::{Learner, LearnerOptions, Moments};
 use crate::{Model, ModelError, ServingPrecision};
 
 /// An opened device.
@@ -20,6 +21,20 @@ pub trait Accelerator: Debug + Send + Sync {
     /// # Errors
     /// [`AcceleratorError::Unsupported`] of a model that this device has no kernels for; else why it could not be done.
     fn load(&self, model: &Arc<Model>) -> Result<Box<dyn Scorer>, AcceleratorError>;
+
+    /// Puts a model, with the moments of a run that goes on, on the device to learn there.
+    ///
+    /// # Errors
+    /// [`AcceleratorError::Unsupported`] of a model that this device has no kernels for; else why it could not be done.
+    ///
+    /// # Panics
+    /// Where the moments belong to another model.
+    fn learner(
+        &self,
+        model: &Model,
+        moments: &Moments,
+        options: &LearnerOptions,
+    ) -> Result<Box<dyn Learner>, AcceleratorError>;
 }
 
 /// A model on a device. Threads call it at the same time.

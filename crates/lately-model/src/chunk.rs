@@ -27,6 +27,11 @@ impl Limits {
     /// Of what the encoder computes at once: forward and backward of 75 tokens a row took 508 us a row in stretches of
     /// 8,192 tokens, 388, 400 and 390 in those of 600, 300 and 150 (2 MiB of second-level cache).
     pub(crate) const PIECE: Self = Self { rows: 256, tokens: 512 };
+
+    /// At most so many encoder tokens.
+    pub(crate) fn tokens(tokens: usize) -> Self {
+        Self { rows: usize::MAX, tokens }
+    }
 }
 
 /// Parts of a chunk that threads share. Few, as each has its own gradients of the encoder; enough to even out two to

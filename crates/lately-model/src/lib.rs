@@ -36,6 +36,7 @@ mod tape;
 #[cfg(test)]
 mod tests;
 mod top;
+pub mod training;
 mod update;
 
 pub use accelerator::{Accelerator, AcceleratorError, Scorer};

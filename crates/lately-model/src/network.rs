@@ -256,20 +256,34 @@ impl<R: Real> Network<R> {
     /// The same without the sequence, whose columns stay as they are.
     pub(crate) fn features<B: Backend<R>>(&self, batch: &FeatureBatch, chunk: &Chunk, out: &mut [R]) {
         let plan = &self.plan;
-        if plan.affinity {
-            affinity::forward(plan, batch, chunk, plan.encoder.output, out);
-        }
-        let n = &self.normaliser;
-        self.side::<B>(&plan.user, &batch.user, &chunk.request, (&n.user_mean, &n.user_std), out);
+        self.constants(batch, chunk, out);
+        self.tables::<B>(&plan.user, &batch.user, &chunk.request, out);
         if let Some((id, offset)) = plan.surface {
             let surface: &[u32] = &chunk.surface;
             let shape = surface_shape(plan, chunk, self.parameters[id].shape[1], offset);
             B::embedding(shape, self.weight(id), surface, out);
         }
-        self.side::<B>(&plan.item, &batch.item, &chunk.row, (&n.item_mean, &n.item_std), out);
+        self.tables::<B>(&plan.item, &batch.item, &chunk.row, out);
     }
 
-    fn side<B: Backend<R>>(
+    /// What of it does not depend on a weight; other columns stay as they are.
+    pub(crate) fn constants(&self, batch: &FeatureBatch, chunk: &Chunk, out: &mut [R]) {
+        let (plan, n) = (&self.plan, &self.normaliser);
+        if plan.affinity {
+            affinity::forward(plan, batch, chunk, plan.encoder.output, out);
+        }
+        self.numbers(&plan.user, &batch.user, &chunk.request, (&n.user_mean, &n.user_std), out);
+        self.numbers(&plan.item, &batch.item, &chunk.row, (&n.item_mean, &n.item_std), out);
+    }
+
+    fn tables<B: Backend<R>>(&self, side: &Side, columns: &Columns, entity: &[u32], out: &mut [R]) {
+        for table in &side.tables {
+            let shape = table_shape(side, table, entity, self.plan.inputs);
+            B::embedding(shape, self.weight(table.id), &columns.categorical, out);
+        }
+    }
+
+    fn numbers(
         &self,
         side: &Side,
         columns: &Columns,
@@ -277,10 +291,6 @@ impl<R: Real> Network<R> {
         (mean, std): (&[f32], &[f32]),
         out: &mut [R],
     ) {
-        for table in &side.tables {
-            let shape = table_shape(side, table, entity, self.plan.inputs);
-            B::embedding(shape, self.weight(table.id), &columns.categorical, out);
-        }
         let block = |width, offset| Block { source: entity, width, stride: self.plan.inputs, offset };
         let width = side.layout.numeric_width;
         let clip = if self.config.compatibility { f32::INFINITY } else { CLIP };

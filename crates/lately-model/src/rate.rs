@@ -109,7 +109,7 @@ pub(crate) fn input<R: Real>(
 }
 
 /// Shares of the action types over all tokens (newest first) and over the newest, then the length.
-fn summarise<R: Real>(batch: &FeatureBatch, tokens: &[u32], out: &mut [R]) {
+pub(crate) fn summarise<R: Real>(batch: &FeatureBatch, tokens: &[u32], out: &mut [R]) {
     out.fill(R::ZERO);
     let actions = out.len() / 2;
     let whole = R::from_f32(1.0 / (tokens.len() as f32 + WHOLE_PRIOR));

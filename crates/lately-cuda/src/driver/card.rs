@@ -130,16 +130,15 @@ impl Card {
         let code = compile(source, &self.arch())?;
         let module = self.context.load_module(Ptx::from_binary(code)).map_err(&doing)?;
         let mut functions = HashMap::new();
-        let wanted = Kernel::ALL.into_iter().filter(|(_, _, of_encoder)| !*of_encoder || !shared.is_empty());
-        for (kernel, name, _) in wanted {
-            let function = module.load_function(name).map_err(&doing)?;
-            if let Some((_, bytes)) = shared.iter().find(|(k, _)| *k == kernel) {
+        for kernel in &source.kernels {
+            let function = module.load_function(kernel.name()).map_err(&doing)?;
+            if let Some((_, bytes)) = shared.iter().find(|(k, _)| k == kernel) {
                 let limit = Of::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
                 function.set_attribute(limit, *bytes as i32).map_err(&doing)?;
             }
             // Loads its code now: the driver else waits until the first launch, which is recorded.
             function.num_regs().map_err(&doing)?;
-            functions.insert(kernel, function);
+            functions.insert(*kernel, function);
         }
         Ok(Module { functions })
     }
@@ -251,6 +250,58 @@ impl Driver for Card {
         output.copy_from_slice(back);
         Ok(())
     }
+
+    fn send(&self, lane: &mut Lane, words: usize) -> Result<(), CudaError> {
+        let doing = failed("copy a batch");
+        self.context.bind_to_thread().map_err(&doing)?;
+        let host = &lane.host_input.as_slice().map_err(&doing)?[..words];
+        let (to, _) = lane.input.device_ptr(&lane.stream);
+        // SAFETY: `to` is as long as the host's side. Who writes to that next has read from this lane before, and so waited.
+        unsafe { result::memcpy_htod_async(to, host, lane.stream.cu_stream()) }.map_err(&doing)
+    }
+
+    fn launch(
+        &self,
+        module: &Module,
+        lane: &mut Lane,
+        launches: &[Launch<'_, Memory>],
+    ) -> Result<(), CudaError> {
+        self.context.bind_to_thread().map_err(failed("launch a kernel"))?;
+        launches.iter().try_for_each(|l| launch(module, &lane.stream, l, &lane.input, &lane.output))
+    }
+
+    fn write(&self, lane: &mut Lane, memory: &Memory, at: usize, words: &[u32]) -> Result<(), CudaError> {
+        let doing = failed("copy to the card");
+        self.context.bind_to_thread().map_err(&doing)?;
+        let to = part(&memory.0, at, words.len(), &lane.stream)?;
+        // SAFETY: `part` has checked the length; the words stay until the stream has been waited for.
+        unsafe { result::memcpy_htod_async(to, words, lane.stream.cu_stream()) }.map_err(&doing)?;
+        lane.stream.synchronize().map_err(&doing)
+    }
+
+    fn read(&self, lane: &mut Lane, memory: &Memory, at: usize, words: &mut [u32]) -> Result<(), CudaError> {
+        let doing = failed("copy from the card");
+        self.context.bind_to_thread().map_err(&doing)?;
+        let from = part(&memory.0, at, words.len(), &lane.stream)?;
+        // SAFETY: as above, the other way.
+        unsafe { result::memcpy_dtoh_async(words, from, lane.stream.cu_stream()) }.map_err(&doing)?;
+        lane.stream.synchronize().map_err(&doing)
+    }
+}
+
+/// Where a part of some memory is.
+fn part(
+    memory: &CudaSlice<u32>,
+    at: usize,
+    words: usize,
+    stream: &Arc<CudaStream>,
+) -> Result<sys::CUdeviceptr, CudaError> {
+    if at + words > memory.len() {
+        let reason = format!("{words} words from {at} on are not in a memory of {}", memory.len());
+        return Err(CudaError::Driver { doing: "find a part of its memory", reason });
+    }
+    let (start, _) = memory.device_ptr(stream);
+    Ok(start + (at * size_of::<u32>()) as sys::CUdeviceptr)
 }
 
 /// Records launches as one graph, so that a call costs one launch.
@@ -284,13 +335,22 @@ fn launch(
         let reason = format!("{:?} is not loaded", launch.kernel);
         return Err(CudaError::Driver { doing: "launch a kernel", reason });
     };
+    // Parts first: the builder borrows what it is given.
+    let parts = launch.arguments.iter().map(|argument| match argument {
+        Argument::InputAt(at) => part(input, *at, 0, stream),
+        Argument::MemoryAt(memory, at) => part(&memory.0, *at, 0, stream),
+        _ => Ok(0),
+    });
+    let parts = parts.collect::<Result<Vec<_>, _>>()?;
     let mut builder = stream.launch_builder(function);
-    for argument in &launch.arguments {
+    for (argument, part) in launch.arguments.iter().zip(&parts) {
         match argument {
             Argument::Input => builder.arg(input),
             Argument::Output => builder.arg(output),
             Argument::Memory(memory) => builder.arg(&memory.0),
+            Argument::InputAt(_) | Argument::MemoryAt(..) => builder.arg(part),
             Argument::Number(number) => builder.arg(number),
+            Argument::Real(number) => builder.arg(number),
         };
     }
     let config = LaunchConfig {

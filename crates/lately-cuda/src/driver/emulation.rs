@@ -94,28 +94,36 @@ impl Emulation {
         self.launches.load(Ordering::Relaxed)
     }
 
-    fn launch(&self, module: &Module, lane: &Lane, launch: &Launch<'_, Memory>) -> Result<(), CudaError> {
+    fn start(&self, module: &Module, lane: &Lane, launch: &Launch<'_, Memory>) -> Result<(), CudaError> {
         let memories: Vec<&Memory> = launch
             .arguments
             .iter()
             .filter_map(|argument| match argument {
-                Argument::Input => Some(&lane.input),
+                Argument::Input | Argument::InputAt(_) => Some(&lane.input),
                 Argument::Output => Some(&lane.output),
-                Argument::Memory(memory) => Some(*memory),
-                Argument::Number(_) => None,
+                Argument::Memory(memory) | Argument::MemoryAt(memory, _) => Some(*memory),
+                Argument::Number(_) | Argument::Real(_) => None,
             })
             .collect();
-        let mut pointers: Vec<*mut c_void> = memories.iter().map(|m| m.pointer()).collect();
-        let mut numbers: Vec<u32> = launch.arguments.iter().filter_map(number).collect();
-        let (mut pointer, mut number_at) = (pointers.iter_mut(), numbers.iter_mut());
-        let mut arguments: Vec<*mut c_void> = Vec::new();
-        for argument in &launch.arguments {
-            let next: *mut c_void = match argument {
-                Argument::Number(_) => std::ptr::from_mut(number_at.next().unwrap()).cast(),
-                _ => std::ptr::from_mut(pointer.next().unwrap()).cast(),
-            };
-            arguments.push(next);
-        }
+        // The values that the kernel is called with, of 8 bytes as pointers are.
+        let mut memory = memories.iter();
+        let mut values: Vec<u64> = launch
+            .arguments
+            .iter()
+            .map(|argument| {
+                let at = match argument {
+                    Argument::Number(number) => return u64::from(*number),
+                    Argument::Real(number) => return u64::from(number.to_bits()),
+                    Argument::InputAt(at) | Argument::MemoryAt(_, at) => *at,
+                    _ => 0,
+                };
+                let memory = memory.next().unwrap();
+                assert!(at <= memory.len(), "an argument is from word {at} on of {}", memory.len());
+                memory.pointer() as u64 + 4 * at as u64
+            })
+            .collect();
+        let mut arguments: Vec<*mut c_void> =
+            values.iter_mut().map(|value| std::ptr::from_mut(value).cast()).collect();
         let run = module.functions[&launch.kernel];
         let order = self.order.load(Ordering::Relaxed);
         let count = arguments.len() as u32;
@@ -137,26 +145,19 @@ impl Emulation {
     }
 }
 
-fn number<M>(argument: &Argument<'_, M>) -> Option<u32> {
-    match argument {
-        Argument::Number(number) => Some(*number),
-        _ => None,
-    }
-}
-
 impl Driver for Emulation {
     type Module = Module;
     type Memory = Memory;
     type Lane = Lane;
 
-    fn load(&self, source: &Source, shared: &[(Kernel, usize)]) -> Result<Arc<Module>, CudaError> {
+    fn load(&self, source: &Source, _: &[(Kernel, usize)]) -> Result<Arc<Module>, CudaError> {
         static MODULES: OnceLock<Mutex<HashMap<Source, Arc<Module>>>> = OnceLock::new();
         let modules = MODULES.get_or_init(Mutex::default);
         let mut modules = modules.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(module) = modules.get(source) {
             return Ok(Arc::clone(module));
         }
-        let module = Arc::new(compile(source, !shared.is_empty())?);
+        let module = Arc::new(compile(source)?);
         modules.insert(source.clone(), Arc::clone(&module));
         Ok(module)
     }
@@ -191,8 +192,37 @@ impl Driver for Emulation {
         lane.input.fill(&lane.host_input[..words]);
         let unset = vec![UNSET; lane.output.len()];
         lane.output.fill(&unset);
-        launches.iter().try_for_each(|l| self.launch(module, lane, l))?;
+        launches.iter().try_for_each(|l| self.start(module, lane, l))?;
         output.iter_mut().enumerate().for_each(|(i, x)| *x = f32::from_bits(lane.output.read(i)));
+        Ok(())
+    }
+
+    fn send(&self, lane: &mut Lane, words: usize) -> Result<(), CudaError> {
+        lane.input.fill(&lane.host_input[..words]);
+        Ok(())
+    }
+
+    fn launch(
+        &self,
+        module: &Module,
+        lane: &mut Lane,
+        launches: &[Launch<'_, Memory>],
+    ) -> Result<(), CudaError> {
+        launches.iter().try_for_each(|l| self.start(module, lane, l))
+    }
+
+    fn write(&self, _: &mut Lane, memory: &Memory, at: usize, words: &[u32]) -> Result<(), CudaError> {
+        assert!(at + words.len() <= memory.len(), "a copy beyond a memory");
+        for (to, from) in memory.words[at..].iter().zip(words) {
+            // SAFETY: launches run before they return, so no kernel runs on this memory now.
+            unsafe { *to.get() = *from };
+        }
+        Ok(())
+    }
+
+    fn read(&self, _: &mut Lane, memory: &Memory, at: usize, words: &mut [u32]) -> Result<(), CudaError> {
+        assert!(at + words.len() <= memory.len(), "a copy beyond a memory");
+        words.iter_mut().enumerate().for_each(|(i, word)| *word = memory.read(at + i));
         Ok(())
     }
 }
@@ -206,30 +236,29 @@ pub(crate) fn compiler() -> Option<&'static str> {
     found.then_some("c++")
 }
 
-fn compile(source: &Source, encoder: bool) -> Result<Module, CudaError> {
+fn compile(source: &Source) -> Result<Module, CudaError> {
     let failed =
         |log: String| CudaError::Compile { source_name: source.name.clone(), arch: "this CPU".into(), log };
     let folder = TempDir::new().map_err(|e| failed(e.to_string()))?;
     let (file, library) = (folder.path().join("kernels.cpp"), folder.path().join("kernels.so"));
-    let wanted: Vec<_> =
-        Kernel::ALL.into_iter().filter(|(_, _, of_encoder)| encoder || !of_encoder).collect();
-    let entry = |(_, name, _): &(Kernel, &str, bool)| {
+    let entry = |kernel: &Kernel| {
+        let name = kernel.name();
         format!(
             "extern \"C\" const char *run_{name}(const unsigned *grid, unsigned threads, unsigned shared, void **arguments, \
              unsigned count, unsigned order) {{ return emulation::launch({name}, grid, threads, shared, arguments, count, \
              order); }}\n"
         )
     };
-    let text: String = wanted.iter().map(entry).collect();
+    let text: String = source.kernels.iter().map(entry).collect();
     std::fs::write(&file, format!("{SHIM}{}{text}", source.text)).map_err(|e| failed(e.to_string()))?;
     build(&file, &library).map_err(&failed)?;
     // SAFETY: the library is the one built above; loading it runs no code but the C++ runtime's.
     let library = unsafe { Library::new(&library) }.map_err(|e| failed(e.to_string()))?;
     let mut functions = HashMap::new();
-    for (kernel, name, _) in wanted {
+    for kernel in &source.kernels {
         // SAFETY: `entry` declares it with this type; the library stays loaded as long as the module.
-        let run = unsafe { library.get::<Run>(format!("run_{name}").as_bytes()) };
-        functions.insert(kernel, *run.map_err(|e| failed(e.to_string()))?);
+        let run = unsafe { library.get::<Run>(format!("run_{}", kernel.name()).as_bytes()) };
+        functions.insert(*kernel, *run.map_err(|e| failed(e.to_string()))?);
     }
     Ok(Module { functions, _library: library, _folder: folder })
 }

@@ -24,7 +24,11 @@ fn nvrtc_compiles_every_source_for_every_architecture() {
 
 #[test]
 fn a_source_that_does_not_compile_says_why() {
-    let source = Source { name: "wrong".into(), text: "__global__ void f() { no_such_name; }".into() };
+    let source = Source {
+        name: "wrong".into(),
+        text: "__global__ void f() { no_such_name; }".into(),
+        kernels: Vec::new(),
+    };
     match compile(&source, "sm_80") {
         Err(CudaError::Missing { library, .. }) => {
             eprintln!("SKIPPED: no {library} on this machine");

@@ -59,7 +59,17 @@ fn wrong_kernels_are_found_out() {
         return;
     }
     let driver = Emulation::default();
-    let source = Source { name: "wrong".into(), text: TEXT.into() };
+    let source = Source {
+        name: "wrong".into(),
+        text: TEXT.into(),
+        kernels: vec![
+            Kernel::PlaceFeatures,
+            Kernel::DenseLinear,
+            Kernel::DenseRelu,
+            Kernel::DenseGate,
+            Kernel::DenseLogits,
+        ],
+    };
     let module: Arc<Module> = driver.load(&source, &[]).unwrap();
     let run = |kernel, shared, room| run(&driver, &module, kernel, shared, room);
     let failure = |kernel, shared, room| run(kernel, shared, room).unwrap_err().to_string();
