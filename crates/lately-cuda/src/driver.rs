@@ -35,6 +35,8 @@ pub(crate) enum Argument<'a, M> {
     /// From a word of the lane's input, or of some memory, on.
     InputAt(usize),
     MemoryAt(&'a M, usize),
+    /// No pointer.
+    Null,
     Number(u32),
     Real(f32),
 }
@@ -67,6 +69,33 @@ kernels! {
     DenseRelu = "dense_relu",
     DenseGate = "dense_gate",
     DenseLogits = "dense_logits",
+    LinearPlain = "linear_plain",
+    LinearRelu = "linear_relu",
+    LinearGate = "linear_gate",
+    LinearLogits = "linear_logits",
+    InputGradient = "input_gradient",
+    InputGradientAdd = "input_gradient_add",
+    InputGradientRelu = "input_gradient_relu",
+    WeightGradient = "weight_gradient",
+    Attention = "attention",
+    AttentionBackward = "attention_backward",
+    AddNorm = "add_norm",
+    AddNormBackward = "add_norm_backward",
+    Place = "place",
+    Embed = "embed",
+    Expand = "expand",
+    CollectRows = "collect_rows",
+    CollectTable = "collect_table",
+    CopyColumns = "copy_columns",
+    Spread = "spread",
+    Outputs = "outputs",
+    ClearEmpty = "clear_empty",
+    OutputsBackward = "outputs_backward",
+    GateBackward = "gate_backward",
+    Reduce = "reduce",
+    Squares = "squares",
+    Adam = "adam",
+    ClearWords = "clear_words",
 }
 
 /// Launches of one shape: calls of the same shape have the same grids and arguments, so that a recording of them can be

@@ -9,6 +9,7 @@ use std::ffi::{CStr, CString, c_char};
 
 use cudarc::nvrtc::{result, sys};
 use lately_model::device::{EncoderParts, LayerParts, LinearParts, ServingParts, TransformerParts};
+use lately_model::training::TrainingPlan;
 
 use crate::CudaError;
 use crate::driver::Kernel;
@@ -20,6 +21,17 @@ const FILES: [&str; 4] = [
     include_str!("kernels/request.cu"),
     include_str!("kernels/encoder.cu"),
     include_str!("kernels/top.cu"),
+];
+
+/// Those of training.
+const TRAINING_FILES: [&str; 7] = [
+    include_str!("kernels/prelude.cu"),
+    include_str!("kernels/train/real.cu"),
+    include_str!("kernels/train/product.cu"),
+    include_str!("kernels/train/attention.cu"),
+    include_str!("kernels/train/norm.cu"),
+    include_str!("kernels/train/rows.cu"),
+    include_str!("kernels/train/step.cu"),
 ];
 
 /// CUDA C++ of all kernels for one geometry.
@@ -50,6 +62,56 @@ impl Source {
         let encoder = encoder.into_iter().filter(|_| geometry.encoder.is_some());
         let kernels = encoder.chain(top).collect();
         Self { name, text: defines.chain(FILES.map(str::to_owned)).collect(), kernels }
+    }
+
+    /// Of training; `split`: in f32.
+    pub(crate) fn of_training(plan: &TrainingPlan, split: bool) -> Self {
+        let mut constants = vec![("SPLIT", usize::from(split))];
+        let mut kernels = vec![
+            Kernel::LinearPlain,
+            Kernel::LinearRelu,
+            Kernel::LinearGate,
+            Kernel::LinearLogits,
+            Kernel::InputGradient,
+            Kernel::InputGradientAdd,
+            Kernel::InputGradientRelu,
+            Kernel::WeightGradient,
+            Kernel::Place,
+            Kernel::Embed,
+            Kernel::Expand,
+            Kernel::CollectRows,
+            Kernel::CollectTable,
+            Kernel::CopyColumns,
+            Kernel::Spread,
+            Kernel::GateBackward,
+            Kernel::Reduce,
+            Kernel::Squares,
+            Kernel::Adam,
+            Kernel::ClearWords,
+        ];
+        if let Some(e) = &plan.encoder {
+            constants.extend([
+                ("WIDTH", e.width),
+                ("HEADS", e.heads),
+                ("LENGTH", e.length.max(1)),
+                ("FIRST_K", e.first_k),
+                ("POOL", usize::from(e.pool.is_some())),
+            ]);
+            kernels.extend([
+                Kernel::Attention,
+                Kernel::AttentionBackward,
+                Kernel::AddNorm,
+                Kernel::AddNormBackward,
+                Kernel::Outputs,
+                Kernel::ClearEmpty,
+                Kernel::OutputsBackward,
+            ]);
+        } else {
+            constants.push(("WIDTH", 0));
+        }
+        let name = format!("training in {}", if split { "f32" } else { "bf16" });
+        let defines = constants.iter().map(|(name, value)| format!("#define {name} {value}\n"));
+        Self { name, text: defines.chain(TRAINING_FILES.map(str::to_owned)).collect(), kernels }
     }
 }
 

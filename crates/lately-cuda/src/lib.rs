@@ -36,6 +36,7 @@ pub mod kernels;
 mod layout;
 #[cfg(test)]
 mod tests;
+mod train;
 
 pub use device::{CudaEngine, Device};
 pub use error::CudaError;

@@ -4,4 +4,5 @@ mod card;
 mod compile;
 mod emulation;
 mod score;
+mod train;
 pub(crate) mod world;

@@ -348,7 +348,7 @@ fn launch(
             Argument::Input => builder.arg(input),
             Argument::Output => builder.arg(output),
             Argument::Memory(memory) => builder.arg(&memory.0),
-            Argument::InputAt(_) | Argument::MemoryAt(..) => builder.arg(part),
+            Argument::InputAt(_) | Argument::MemoryAt(..) | Argument::Null => builder.arg(part),
             Argument::Number(number) => builder.arg(number),
             Argument::Real(number) => builder.arg(number),
         };

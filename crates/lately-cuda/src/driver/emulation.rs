@@ -102,7 +102,7 @@ impl Emulation {
                 Argument::Input | Argument::InputAt(_) => Some(&lane.input),
                 Argument::Output => Some(&lane.output),
                 Argument::Memory(memory) | Argument::MemoryAt(memory, _) => Some(*memory),
-                Argument::Number(_) | Argument::Real(_) => None,
+                Argument::Null | Argument::Number(_) | Argument::Real(_) => None,
             })
             .collect();
         // The values that the kernel is called with, of 8 bytes as pointers are.
@@ -112,6 +112,7 @@ impl Emulation {
             .iter()
             .map(|argument| {
                 let at = match argument {
+                    Argument::Null => return 0,
                     Argument::Number(number) => return u64::from(*number),
                     Argument::Real(number) => return u64::from(number.to_bits()),
                     Argument::InputAt(at) | Argument::MemoryAt(_, at) => *at,

@@ -11,6 +11,7 @@ mod staging;
 
 use std::fmt::Debug;
 
+pub use lately_kernels::Dropout;
 pub use plan::{EncoderIds, LayerIds, ParameterPlan, RateIds, TableIds, TokenTable, TrainingPlan};
 pub use staging::{Scatter, StagedBatch, Stager, Stretch, TableRows};
 
