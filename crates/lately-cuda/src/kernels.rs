@@ -9,7 +9,7 @@ use std::ffi::{CStr, CString, c_char};
 
 use cudarc::nvrtc::{result, sys};
 use lately_model::device::{EncoderParts, LayerParts, LinearParts, ServingParts, TransformerParts};
-use lately_model::training::TrainingPlan;
+use lately_model::training::{EncoderIds, TrainingPlan};
 
 use crate::CudaError;
 use crate::driver::Kernel;
@@ -115,13 +115,46 @@ impl Source {
     }
 }
 
-/// The kernels of the default geometry and of the paper's, with 400 columns of features.
+/// The kernels of the default geometry and of the paper's, with 400 columns of features, and those of training it.
 pub fn all() -> Vec<Source> {
     let named = |first_k: usize, name: &str| {
         let (geometry, _) = Geometry::of(&nominal(first_k)).ok()?;
         Some(Source { name: name.into(), ..Source::of(&geometry) })
     };
-    [named(1, "default"), named(10, "paper")].into_iter().flatten().collect()
+    let training = |split| Source::of_training(&nominal_training(), split);
+    let serving = [named(1, "default"), named(10, "paper")].into_iter().flatten();
+    serving.chain([training(false), training(true)]).collect()
+}
+
+/// The encoder of the paper's geometry; the kernels of the top are the same for all sizes.
+fn nominal_training() -> TrainingPlan {
+    let encoder = EncoderIds {
+        token: 64,
+        width: 96,
+        action: 32,
+        item: 32,
+        heads: 1,
+        ffn: 32,
+        length: 100,
+        tables: Vec::new(),
+        layers: Vec::new(),
+        pool: Some(0),
+        first_k: 10,
+        output: 96 * 11,
+    };
+    TrainingPlan {
+        parameters: Vec::new(),
+        encoder: Some(encoder),
+        inputs: 96 * 11 + 400,
+        tables: Vec::new(),
+        project: None,
+        cross: Vec::new(),
+        mlp: Vec::new(),
+        head: 0,
+        rate: None,
+        heads: 3,
+        dropout: 0.1,
+    }
 }
 
 /// A model of two layers of width 96 whose weights are 0.

@@ -38,5 +38,5 @@ mod layout;
 mod tests;
 mod train;
 
-pub use device::{CudaEngine, Device};
+pub use device::{CudaEngine, CudaLearner, Device};
 pub use error::CudaError;
