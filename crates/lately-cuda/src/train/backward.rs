@@ -20,7 +20,7 @@ impl<D: Driver> Launches<'_, D> {
             self.collect_table(table.table, at.back, tape.d_inputs, table.offset);
         }
         if let (Some(e), Some(t)) = (&plan.encoder, &tape.encoder) {
-            self.collect_rows(self.packed.by_segment, tape.d_inputs, t.d_sequence);
+            self.collect_rows(tape.d_inputs, t.d_sequence);
             self.pooled_backward(e, t);
             self.layers_backward(e, t, dropout);
         }
@@ -75,7 +75,7 @@ impl<D: Driver> Launches<'_, D> {
             self.weight_gradient(t.d_sequence, t.pooled, map, Some(pool + 1));
             self.input_gradient(t.d_sequence, map, t.d_pooled, &Back::Store);
         }
-        self.outputs_backward(t.d_sequence, t.d_pooled, t.argmax, t.d_stream);
+        self.outputs_backward(t);
     }
 
     fn layers_backward(&mut self, e: &EncoderIds, t: &EncoderTape, dropout: Dropout) {
@@ -116,7 +116,7 @@ impl<D: Driver> Launches<'_, D> {
         self.add_norm_backward(norm, (ids.norm1, ids.out_proj + 1), residual, at(1));
         self.weight_gradient(t.d_branch, layer.context, self.map(ids.out_proj), None);
         self.input_gradient(t.d_branch, self.map(ids.out_proj), t.d_context, &Back::Store);
-        let first = (index == 0).then_some((t.token_projected, t.own_projected));
+        let first = (index == 0).then_some(t);
         let forward = (layer.qkv, layer.context, layer.largest);
         self.attention_backward(e, first, forward, (t.d_context, t.d_qkv), at(0));
         if let Some(before) = index.checked_sub(1) {
@@ -126,11 +126,10 @@ impl<D: Driver> Launches<'_, D> {
             return;
         }
         // Sums over the candidates come before the products, as in the forward.
-        let by_token = self.packed.by_token;
-        self.collect_rows(by_token, t.d_qkv, t.d_token_projected);
+        self.collect_tokens(t.d_qkv, t.d_token_projected);
         let map = Map { weight: ids.in_proj, at: 0, inputs: e.token };
         self.weight_gradient(t.d_token_projected, t.token, map, Some(ids.in_proj + 1));
-        self.collect_rows(by_token, t.d_stream, t.d_token);
+        self.collect_tokens(t.d_stream, t.d_token);
         self.input_gradient(t.d_token_projected, map, t.d_token, &Back::Add);
         if t.d_own_projected.rows > 0 {
             self.collect_segments(t.d_qkv, t.d_own_projected);

@@ -35,16 +35,18 @@ impl<D: Driver> Launches<'_, D> {
         if t.candidate.rows > 0 {
             self.place(packed.candidates, t.candidate.columns, t.candidate, 0);
         }
-        self.expand(t.token, t.candidate, t.stream);
+        self.number_tokens(t);
+        self.expand(t);
     }
 
     fn layers(&mut self, e: &EncoderIds, t: &EncoderTape, dropout: Dropout) {
         let mut x = t.stream;
         for (i, (ids, layer)) in e.layers.iter().zip(&t.layers).enumerate() {
             let at = |place: u64| dropout.at(i as u64 * PLACES + place);
-            let first = (i == 0).then_some((t.token_projected, t.own_projected));
+            let first = (i == 0).then_some(t);
             match first {
-                Some((token, own)) => {
+                Some(_) => {
+                    let (token, own) = (t.token_projected, t.own_projected);
                     let of_token = Map { weight: ids.in_proj, at: 0, inputs: e.token };
                     self.linear(t.token, of_token, token, &Then::Bias(Some(ids.in_proj + 1)));
                     if own.rows > 0 {

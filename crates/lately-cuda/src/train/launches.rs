@@ -4,8 +4,8 @@ use lately_model::training::Dropout;
 use lately_model::training::{EncoderIds, ParameterPlan, TrainingPlan};
 
 use super::pack::{Packed, ScatterAt};
-use super::tape::{Matrix, Tape};
-use super::weights::Weights;
+use super::tape::{EncoderTape, Matrix, Tape};
+use super::weights::{NONE, Weights};
 use crate::driver::{Argument, Driver, Kernel, Launch};
 use crate::fragment::{TILE, tiles};
 
@@ -337,34 +337,32 @@ impl<'a, D: Driver> Launches<'a, D> {
         self.push(Kernel::CollectTable, grid, LONG, LONG * size_of::<f32>(), arguments);
     }
 
-    /// Sums of the first columns of `d` into rows of `out`; rows without a part are 0.
-    pub(super) fn collect_rows(&mut self, back: ScatterAt, d: Matrix, out: Matrix) {
-        if back.count < out.rows {
-            self.clear(out);
-        }
-        let lists = [back.rows, back.starts, back.from].map(Argument::InputAt);
-        self.collect(lists, back.count, d, out);
+    /// Sums of the rows' first columns over each segment, and of its tokens'.
+    pub(super) fn collect_rows(&mut self, d: Matrix, out: Matrix) {
+        self.collect(Kernel::CollectRows, vec![Argument::InputAt(self.packed.row_starts)], d, out);
     }
-
-    /// Sums over the tokens of each segment.
     pub(super) fn collect_segments(&mut self, d: Matrix, out: Matrix) {
-        let lists = [Argument::Null, Argument::InputAt(self.packed.offsets), Argument::Null];
-        self.collect(lists, out.rows, d, out);
+        self.collect(Kernel::CollectRows, vec![Argument::InputAt(self.packed.offsets)], d, out);
     }
 
-    fn collect(&mut self, lists: [Argument<'a, D::Memory>; 3], count: usize, d: Matrix, out: Matrix) {
-        let mut arguments = Vec::from(lists);
-        arguments.extend([self.of(d), number(d.stride), number(0), number(out.columns)]);
+    /// Sums of encoder tokens' first columns over those that are one row of the tokens' matrix.
+    pub(super) fn collect_tokens(&mut self, d: Matrix, out: Matrix) {
+        let [first, count, place] = self.packed.uses;
+        let lists = [self.packed.offsets, first, count, place].map(Argument::InputAt);
+        self.collect(Kernel::CollectTokens, lists.into(), d, out);
+    }
+
+    fn collect(
+        &mut self,
+        kernel: Kernel,
+        mut arguments: Vec<Argument<'a, D::Memory>>,
+        d: Matrix,
+        out: Matrix,
+    ) {
+        arguments.extend([self.of(d), number(d.stride), number(out.columns)]);
         arguments.extend([self.of(out), number(out.stride)]);
-        let grid = [count, out.columns.div_ceil(32)];
-        self.push(Kernel::CollectRows, grid, SHORT, SHORT * size_of::<f32>(), arguments);
-    }
-
-    fn clear(&mut self, m: Matrix) {
-        let words = m.rows * m.stride / 2 * if self.split { 2 } else { 1 };
-        let grid = [words.div_ceil(THREADS).min(BLOCKS), 1];
-        let arguments = vec![self.of(m), number(words)];
-        self.push(Kernel::ClearWords, grid, THREADS, 0, arguments);
+        let grid = [out.rows, out.columns.div_ceil(32)];
+        self.push(kernel, grid, SHORT, SHORT * size_of::<f32>(), arguments);
     }
 
     /// A block of columns into another matrix, or added to it.
@@ -391,22 +389,38 @@ impl<'a, D: Driver> Launches<'a, D> {
         self.each(Kernel::Spread, out.rows * from.columns, arguments);
     }
 
-    pub(super) fn expand(&mut self, token: Matrix, candidate: Matrix, out: Matrix) {
+    /// Each encoder token's segment and row of the tokens' matrix.
+    pub(super) fn number_tokens(&mut self, t: &EncoderTape) {
+        let packed = self.packed;
+        let candidates = packed.appended.map_or(NONE, |row| row as u32);
+        let arguments = vec![
+            Argument::InputAt(packed.offsets),
+            Argument::InputAt(packed.source),
+            Argument::Number(candidates),
+            self.at(t.segment),
+            self.at(t.gather),
+        ];
+        self.push(Kernel::NumberTokens, [t.sequence.rows, 1], SHORT, 0, arguments);
+    }
+
+    pub(super) fn expand(&mut self, t: &EncoderTape) {
+        let (token, candidate, out) = (t.token, t.candidate, t.stream);
         let mut arguments = vec![self.of(token)];
         arguments.extend([token.stride, token.columns].map(number));
         arguments.push(self.of(candidate));
         arguments.extend([candidate.stride, candidate.columns].map(number));
-        arguments.extend([self.packed.gather, self.packed.segment].map(Argument::InputAt));
+        arguments.extend([self.at(t.gather), self.at(t.segment)]);
         arguments.extend([number(out.rows), self.of(out), number(out.stride)]);
         self.each(Kernel::Expand, out.rows * out.columns, arguments);
     }
 
     /// Queries, keys and values as the attention kernels take them: of the first layer by parts.
-    fn qkv(&self, first: Option<(Matrix, Matrix)>, qkv: Matrix) -> Vec<Argument<'a, D::Memory>> {
+    fn qkv(&self, first: Option<&EncoderTape>, qkv: Matrix) -> Vec<Argument<'a, D::Memory>> {
         let (rows, own, gather) = match first {
-            Some((token, own)) => {
+            Some(t) => {
+                let own = t.own_projected;
                 let own = if own.rows > 0 { self.of(own) } else { Argument::Null };
-                (token, own, Argument::InputAt(self.packed.gather))
+                (t.token_projected, own, self.at(t.gather))
             }
             None => (qkv, Argument::Null, Argument::Null),
         };
@@ -418,11 +432,11 @@ impl<'a, D: Driver> Launches<'a, D> {
         ([self.tape.encoder.as_ref().map_or(0, |t| t.sequence.rows), e.heads], threads)
     }
 
-    /// From queries, keys and values to `context`. `first`: projections of the tokens and of the candidates.
+    /// From queries, keys and values to `context`. `first`: of the first layer, whose queries, keys and values are sums of two projections.
     pub(super) fn attention(
         &mut self,
         e: &EncoderIds,
-        first: Option<(Matrix, Matrix)>,
+        first: Option<&EncoderTape>,
         (qkv, context, largest): (Matrix, Matrix, usize),
         dropout: Dropout,
     ) {
@@ -438,7 +452,7 @@ impl<'a, D: Driver> Launches<'a, D> {
     pub(super) fn attention_backward(
         &mut self,
         e: &EncoderIds,
-        first: Option<(Matrix, Matrix)>,
+        first: Option<&EncoderTape>,
         (qkv, context, largest): (Matrix, Matrix, usize),
         (d_context, d_qkv): (Matrix, Matrix),
         dropout: Dropout,
@@ -510,20 +524,15 @@ impl<'a, D: Driver> Launches<'a, D> {
         self.push(Kernel::ClearEmpty, [sequence.rows, 1], SHORT, 0, arguments);
     }
 
-    pub(super) fn outputs_backward(
-        &mut self,
-        d_sequence: Matrix,
-        d_pooled: Matrix,
-        argmax: usize,
-        d_stream: Matrix,
-    ) {
+    pub(super) fn outputs_backward(&mut self, t: &EncoderTape) {
+        let d_stream = t.d_stream;
         let arguments = vec![
-            self.of(d_sequence),
-            number(d_sequence.stride),
-            self.of(d_pooled),
-            self.at(argmax),
+            self.of(t.d_sequence),
+            number(t.d_sequence.stride),
+            self.of(t.d_pooled),
+            self.at(t.argmax),
             Argument::InputAt(self.packed.offsets),
-            Argument::InputAt(self.packed.segment),
+            self.at(t.segment),
             number(d_stream.rows),
             self.of(d_stream),
             number(d_stream.stride),

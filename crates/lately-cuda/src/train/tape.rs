@@ -52,6 +52,9 @@ pub(super) struct EncoderTape {
     /// First layer's projections of the two.
     pub(super) token_projected: Matrix,
     pub(super) own_projected: Matrix,
+    /// For each encoder token its segment, and its row of `token`.
+    pub(super) segment: usize,
+    pub(super) gather: usize,
     /// Encoder tokens.
     pub(super) stream: Matrix,
     pub(super) branch: Matrix,
@@ -195,6 +198,8 @@ impl EncoderTape {
             candidate: s.matrix(own, candidate),
             token_projected: s.matrix(token_rows, 3 * d),
             own_projected: s.matrix(own, 3 * d),
+            segment: s.words(tokens),
+            gather: s.words(tokens),
             stream: s.matrix(tokens, d),
             branch: s.matrix(tokens, d),
             pooled: s.matrix(segments, d),

@@ -27,6 +27,17 @@ extern "C" __global__ void embed(const float *table, u32 columns, const u32 *ind
     *to = real(add ? value(*to) + sum : sum);
 }
 
+// For each encoder token its segment, and its row of the tokens' matrix; a block a segment. `candidates`: the first row of
+// appended candidates, which begin their segments; NONE for none.
+extern "C" __global__ void number_tokens(const u32 *offsets, const u32 *source, u32 candidates, u32 *segment, u32 *gather) {
+    const u32 s = blockIdx.x, first = offsets[s], end = offsets[s + 1], appended = candidates == NONE ? 0 : 1;
+    for (u32 e = first + threadIdx.x; e < end; e += blockDim.x) {
+        u32 place = e - first;
+        segment[e] = s;
+        gather[e] = place < appended ? candidates + s : source[s] + place - appended;
+    }
+}
+
 // Encoder tokens: [token ; candidate].
 extern "C" __global__ void expand(const Real *token, u32 token_stride, u32 token_columns, const Real *candidate,
                                   u32 candidate_stride, u32 candidate_columns, const u32 *gather, const u32 *segment,
@@ -40,47 +51,67 @@ extern "C" __global__ void expand(const Real *token, u32 token_stride, u32 token
                                : candidate[(size_t)segment[row] * candidate_stride + column - token_columns];
 }
 
-// Sums of rows: out[rows[u]] = sum of share[i] * in[from[i]], i from starts[u] to starts[u + 1]; without `rows` u itself,
-// without `from` i itself, without `share` 1. A block a u and 32 columns, whose warps take turns at the entries.
+// What a block adds up: entries of a list, see below.
+struct Entries {
+    const u32 *from, *starts;
+    // Of a row of the tokens' matrix: the first of its segments, and which of their tokens it is; else null.
+    const u32 *first, *place;
+};
+
+DEVICE u32 entry(const Entries &e, u32 u, u32 i) {
+    if (e.first) return e.starts[e.first[u] + i] + e.place[u];
+    return e.from ? e.from[e.starts[u] + i] : e.starts[u] + i;
+}
+
+// The sum over a block's entries of one of its 32 columns, by warp 0. The warps take turns at the entries.
 // Shared memory: a number a thread.
-template <bool TABLE>
-DEVICE void collect(const u32 *rows, const u32 *starts, const u32 *from, const float *share, const Real *in, u32 in_stride,
-                    u32 in_offset, u32 columns, void *out, u32 out_stride, u32 *touched) {
+DEVICE float sum_of(const Entries &e, u32 u, u32 count, const float *share, const Real *in, u32 stride, u32 column,
+                    bool there) {
     SHARED(shared);
     float *sums = (float *)shared;
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
-    const u32 u = blockIdx.x, column = blockIdx.y * 32 + lane, end = starts[u + 1];
     float sum = 0.0f;
-    if (column < columns)
-        for (u32 i = starts[u] + warp; i < end; i += warps) {
-            float x = value(in[(size_t)(from ? from[i] : i) * in_stride + in_offset + column]);
-            sum += share ? x * share[i] : x;
+    if (there)
+        for (u32 i = warp; i < count; i += warps) {
+            float x = value(in[(size_t)entry(e, u, i) * stride + column]);
+            sum += share ? x * share[e.starts[u] + i] : x;
         }
     sums[threadIdx.x] = sum;
     __syncthreads();
-    if (warp > 0 || column >= columns) return;
-    for (u32 w = 1; w < warps; w++) sum += sums[w * 32 + lane];
-    const u32 row = rows ? rows[u] : u;
-    const size_t at = (size_t)row * out_stride + column;
-    if (TABLE) {
-        ((float *)out)[at] += sum;
-        if (touched && column == 0) touched[row] = 1;
-    } else {
-        ((Real *)out)[at] = real(sum);
-    }
+    if (warp == 0)
+        for (u32 w = 1; w < warps; w++) sum += sums[w * 32 + lane];
+    return sum;
 }
 
-// Into rows of a matrix.
-extern "C" __global__ void collect_rows(const u32 *rows, const u32 *starts, const u32 *from, const Real *in, u32 in_stride,
-                                        u32 in_offset, u32 columns, Real *out, u32 out_stride) {
-    collect<false>(rows, starts, from, 0, in, in_stride, in_offset, columns, out, out_stride, 0);
+// Into a matrix's rows: row u is the sum of the rows from starts[u] to starts[u + 1].
+extern "C" __global__ void collect_rows(const u32 *starts, const Real *in, u32 in_stride, u32 columns, Real *out,
+                                        u32 out_stride) {
+    const u32 u = blockIdx.x, column = blockIdx.y * 32 + threadIdx.x % 32;
+    const Entries e = {0, starts, 0, 0};
+    float sum = sum_of(e, u, starts[u + 1] - starts[u], 0, in, in_stride, column, column < columns);
+    if (threadIdx.x < 32 && column < columns) out[(size_t)u * out_stride + column] = real(sum);
 }
 
-// Added to rows of a table's gradient, which are noted as touched.
+// From encoder tokens to rows of the tokens' matrix.
+extern "C" __global__ void collect_tokens(const u32 *offsets, const u32 *first, const u32 *count, const u32 *place,
+                                          const Real *in, u32 in_stride, u32 columns, Real *out, u32 out_stride) {
+    const u32 u = blockIdx.x, column = blockIdx.y * 32 + threadIdx.x % 32;
+    const Entries e = {0, offsets, first, place};
+    float sum = sum_of(e, u, count[u], 0, in, in_stride, column, column < columns);
+    if (threadIdx.x < 32 && column < columns) out[(size_t)u * out_stride + column] = real(sum);
+}
+
+// Added to rows of a table's gradient, which are noted as touched: row rows[u] gets the sum of share[i] in[from[i]], i from
+// starts[u] to starts[u + 1]; without `share` of in[from[i]].
 extern "C" __global__ void collect_table(const u32 *rows, const u32 *starts, const u32 *from, const float *share,
                                          const Real *in, u32 in_stride, u32 in_offset, u32 columns, float *out,
                                          u32 *touched) {
-    collect<true>(rows, starts, from, share, in, in_stride, in_offset, columns, out, columns, touched);
+    const u32 u = blockIdx.x, column = blockIdx.y * 32 + threadIdx.x % 32, row = rows[u];
+    const Entries e = {from, starts, 0, 0};
+    float sum = sum_of(e, u, starts[u + 1] - starts[u], share, in + in_offset, in_stride, column, column < columns);
+    if (threadIdx.x >= 32 || column >= columns) return;
+    out[(size_t)row * columns + column] += sum;
+    if (touched && column == 0) touched[row] = 1;
 }
 
 // A block of columns, or added to it.
