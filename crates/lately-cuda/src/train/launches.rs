@@ -331,7 +331,7 @@ impl<'a, D: Driver> Launches<'a, D> {
             number(offset),
             number(columns),
             self.gradient(table),
-            touched.map_or(Argument::Null, |at| Argument::MemoryAt(&weights.touched, at)),
+            touched.map_or(Argument::Null, |at| Argument::MemoryAt(&weights.gradient, weights.numbers + at)),
         ];
         let grid = [back.count, columns.div_ceil(32)];
         self.push(Kernel::CollectTable, grid, LONG, LONG * size_of::<f32>(), arguments);
@@ -565,9 +565,8 @@ pub(super) fn adam<D: Driver>(
 ) -> Launch<'_, D::Memory> {
     let [m, v] = &weights.moments;
     let mut arguments = vec![Argument::Memory(&weights.records)];
-    arguments.extend(
-        [&weights.weight, &weights.gradient, m, v, &weights.copies, &weights.touched].map(Argument::Memory),
-    );
+    arguments.extend([&weights.weight, &weights.gradient, m, v, &weights.copies].map(Argument::Memory));
+    arguments.push(Argument::MemoryAt(&weights.gradient, weights.numbers));
     arguments.push(number(usize::from(step.is_some())));
     let s = step.map_or([0.0; 6], |s| [s.scale, s.first, s.second, s.rate, s.epsilon, s.keep]);
     arguments.extend(s.map(Argument::Real));
@@ -577,7 +576,7 @@ pub(super) fn adam<D: Driver>(
 
 /// The launch that unmarks all rows of tables.
 pub(super) fn unmark<D: Driver>(weights: &Weights<D>) -> Launch<'_, D::Memory> {
-    let arguments = vec![Argument::Memory(&weights.touched), number(weights.marks)];
+    let arguments = vec![Argument::MemoryAt(&weights.gradient, weights.numbers), number(weights.marks)];
     let grid = [weights.marks.div_ceil(THREADS).clamp(1, BLOCKS) as u32, 1];
     Launch { kernel: Kernel::ClearWords, grid, threads: THREADS as u32, shared: 0, arguments }
 }

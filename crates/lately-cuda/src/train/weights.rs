@@ -42,10 +42,10 @@ pub(super) struct Weights<D: Driver> {
     /// Six words a parameter.
     pub(super) records: D::Memory,
     pub(super) weight: D::Memory,
+    /// Laid out as the weights are, and behind it the marks of tables' rows: a group adds up both at once.
     pub(super) gradient: D::Memory,
     pub(super) moments: [D::Memory; 2],
     pub(super) copies: D::Memory,
-    pub(super) touched: D::Memory,
 }
 
 impl<D: Driver> Weights<D> {
@@ -97,13 +97,12 @@ impl<D: Driver> Weights<D> {
         Ok(Self {
             records: driver.upload(&records)?,
             weight: driver.upload(&flat(&|i| bits(&parameters[i].data)))?,
-            gradient: driver.upload(&vec![0; numbers.max(1)])?,
+            gradient: driver.upload(&vec![0; (numbers + marks).max(1)])?,
             moments: [
                 driver.upload(&flat(&|i| bits(&moments[i].0)))?,
                 driver.upload(&flat(&|i| bits(&moments[i].1)))?,
             ],
             copies: driver.allocate(copies.max(1))?,
-            touched: driver.upload(&vec![0; marks.max(1)])?,
             places,
             numbers,
             marks,

@@ -105,13 +105,13 @@ extern "C" __global__ void collect_tokens(const u32 *offsets, const u32 *first, 
 // starts[u] to starts[u + 1]; without `share` of in[from[i]].
 extern "C" __global__ void collect_table(const u32 *rows, const u32 *starts, const u32 *from, const float *share,
                                          const Real *in, u32 in_stride, u32 in_offset, u32 columns, float *out,
-                                         u32 *touched) {
+                                         float *touched) {
     const u32 u = blockIdx.x, column = blockIdx.y * 32 + threadIdx.x % 32, row = rows[u];
     const Entries e = {from, starts, 0, 0};
     float sum = sum_of(e, u, starts[u + 1] - starts[u], share, in + in_offset, in_stride, column, column < columns);
     if (threadIdx.x >= 32 || column >= columns) return;
     out[(size_t)row * columns + column] += sum;
-    if (touched && column == 0) touched[row] = 1;
+    if (touched && column == 0) touched[row] = 1.0f;
 }
 
 // A block of columns, or added to it.

@@ -26,7 +26,8 @@ extern "C" __global__ void squares(const float *x, u32 count, double *out) {
 }
 
 // A parameter: its first number, rows, columns; where its copy for products begins (in words) and the stride of its rows,
-// NONE for none; where its rows' marks begin, NONE where all of it moves.
+// NONE for none; where its rows' marks begin, NONE where all of it moves. Marks are numbers above 0, so that a group adds
+// them up with the gradients.
 struct Record {
     u32 start, rows, columns, copy, stride, touched;
 };
@@ -34,7 +35,7 @@ struct Record {
 // One step of Adam with decoupled weight decay (see `lately_kernels::adam`) over all parameters, which also clears the
 // gradient and rewrites the products' copies of the weights. Only the latter unless `step`.
 extern "C" __global__ void adam(const Record *records, float *w, float *g, float *m, float *v, u32 *copies,
-                                const u32 *touched, u32 step, float scale, float first, float second, float rate,
+                                const float *touched, u32 step, float scale, float first, float second, float rate,
                                 float epsilon, float keep) {
     const Record r = records[blockIdx.y];
     Real *copy = r.copy == NONE ? 0 : (Real *)(copies + r.copy);
@@ -42,7 +43,7 @@ extern "C" __global__ void adam(const Record *records, float *w, float *g, float
     for (u32 i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += gridDim.x * blockDim.x) {
         const u32 row = i / r.columns, column = i % r.columns;
         const size_t at = (size_t)r.start + i;
-        if (step && (r.touched == NONE || touched[r.touched + row])) {
+        if (step && (r.touched == NONE || touched[r.touched + row] > 0.0f)) {
             float x = g[at] * scale;
             float mean = m[at] + first * (x - m[at]), square = v[at] + second * (x * x - v[at]);
             m[at] = mean;
