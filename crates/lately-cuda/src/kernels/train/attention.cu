@@ -28,16 +28,23 @@ DEVICE void load_part(const Qkv &q, u32 part, u32 head, u32 segment, u32 first, 
     const u32 at = part * WIDTH + head * HEAD;
     for (u32 i = threadIdx.x; i < padded * TILES * 8; i += blockDim.x) {
         u32 row = i / (TILES * 8), column = i % (TILES * 8) * 2;
-        float x[2] = {0.0f, 0.0f};
-#pragma unroll
-        for (int j = 0; j < 2; j++)
-            if (row < tokens && column + j < HEAD) {
-                u32 source = q.gather ? q.gather[first + row] : first + row;
-                x[j] = value(q.rows[(size_t)source * q.stride + at + column + j]);
-                if (q.own) x[j] += value(q.own[(size_t)segment * q.stride + at + column + j]);
+        Two x = {0.0f, 0.0f};
+        if (row < tokens && column < HEAD) {
+            const Real *from = q.rows + (size_t)(q.gather ? q.gather[first + row] : first + row) * q.stride + at + column;
+            const Real *more = q.own ? q.own + (size_t)segment * q.stride + at + column : 0;
+#if HEAD % 2 == 0 && WIDTH % 2 == 0
+            x = load_two(from);
+            if (more) {
+                Two y = load_two(more);
+                x = Two{x.first + y.first, x.second + y.second};
             }
+#else
+            x.first = value(from[0]) + (more ? value(more[0]) : 0.0f);
+            if (column + 1 < HEAD) x.second = value(from[1]) + (more ? value(more[1]) : 0.0f);
+#endif
+        }
 #pragma unroll
-        for (int p = 0; p < PLANES; p++) *(u32 *)(to + p * apart + row * PITCH + column) = plane(x[0], x[1], p);
+        for (int p = 0; p < PLANES; p++) *(u32 *)(to + p * apart + row * PITCH + column) = plane(x.first, x.second, p);
     }
 }
 

@@ -76,25 +76,53 @@ struct Target {
     Dropout dropout;
 };
 
-template <int KIND> DEVICE void finish(const Target &t, u32 row, u32 column, float sum) {
-    if (row >= t.rows || column >= t.columns) return;
-    const size_t at = (size_t)row * t.stride + column;
-    Real *out = (Real *)t.out;
-    if (KIND == PLAIN) out[at] = real(sum + (t.bias ? t.bias[column] : 0.0f));
+// What becomes of a sum; `first`, `second`: numbers of those matrices, `inner` the one to keep.
+template <int KIND>
+DEVICE float outcome(const Target &t, u32 row, u32 column, float sum, float first, float second, float &inner) {
+    if (KIND == PLAIN) return sum + (t.bias ? t.bias[column] : 0.0f);
     if (KIND == RELU) {
         float x = sum + t.bias[column];
-        out[at] = real(x > 0.0f ? x * factor(t.dropout, row * t.columns + column) : 0.0f);
+        return x > 0.0f ? x * factor(t.dropout, row * t.columns + column) : 0.0f;
     }
     if (KIND == GATE) {
-        float inner = sum + t.bias[column];
-        t.inner[at] = real(inner);
-        out[at] = real(value(t.first[at]) * inner + value(t.second[at]));
+        inner = sum + t.bias[column];
+        return first * inner + second;
     }
-    if (KIND == LOGITS) ((float *)t.out)[at] = sum + t.bias[column];
-    if (KIND == ADD) out[at] = real(value(out[at]) + sum);
-    // Through dropout and ReLU: what was kept and positive is positive.
-    if (KIND == MASK) out[at] = real(value(t.first[at]) > 0.0f ? sum / (1.0f - t.dropout.rate) : 0.0f);
-    if (KIND == PART) ((float *)t.out)[at] = sum;
+    if (KIND == ADD) return first + sum;
+    // MASK, through dropout and ReLU: what was kept and positive is positive.
+    return first > 0.0f ? sum / (1.0f - t.dropout.rate) : 0.0f;
+}
+
+// Sums of a row at an even column and the next one.
+template <int KIND> DEVICE void finish(const Target &t, u32 row, u32 column, const float (&sum)[2]) {
+    if (row >= t.rows || column >= t.columns) return;
+    const size_t at = (size_t)row * t.stride + column;
+    const bool both = column + 1 < t.columns;
+    if (KIND == LOGITS || KIND == PART) {
+        float *out = (float *)t.out + at;
+        out[0] = sum[0] + (KIND == LOGITS ? t.bias[column] : 0.0f);
+        if (both) out[1] = sum[1] + (KIND == LOGITS ? t.bias[column + 1] : 0.0f);
+        return;
+    }
+    Real *out = (Real *)t.out + at;
+    const Real *first = KIND == ADD ? out : t.first + at;
+    float inner[2];
+    if (both) {
+        Two x = {0.0f, 0.0f}, y = {0.0f, 0.0f};
+        if (KIND == GATE || KIND == ADD || KIND == MASK) x = load_two(first);
+        if (KIND == GATE) y = load_two(t.second + at);
+        Two z;
+        z.first = outcome<KIND>(t, row, column, sum[0], x.first, y.first, inner[0]);
+        z.second = outcome<KIND>(t, row, column + 1, sum[1], x.second, y.second, inner[1]);
+        store_two(out, z);
+        if (KIND == GATE) store_two(t.inner + at, Two{inner[0], inner[1]});
+        return;
+    }
+    float x = 0.0f, y = 0.0f;
+    if (KIND == GATE || KIND == ADD || KIND == MASK) x = value(first[0]);
+    if (KIND == GATE) y = value(t.second[at]);
+    out[0] = real(outcome<KIND>(t, row, column, sum[0], x, y, inner[0]));
+    if (KIND == GATE) t.inner[at] = real(inner[0]);
 }
 
 // The inner dimension runs along a factor's rows if A_ROWS, B_ROWS; from `start` to `end`.
@@ -164,10 +192,10 @@ DEVICE void product(const Stored &a, const Stored &b, const Target &t, u32 m0, u
 #pragma unroll
         for (int j = 0; j < 4; j++)
 #pragma unroll
-            for (int k = 0; k < 4; k++) {
-                u32 row = m0 + of_warp_m + i * 16 + lane / 4 + k / 2 * 8;
-                u32 column = n0 + of_warp_n + j * 8 + lane % 4 * 2 + k % 2;
-                finish<KIND>(t, row, column, c[i][j][k]);
+            for (int half = 0; half < 2; half++) {
+                const float sum[2] = {c[i][j][2 * half], c[i][j][2 * half + 1]};
+                u32 row = m0 + of_warp_m + i * 16 + lane / 4 + half * 8;
+                finish<KIND>(t, row, n0 + of_warp_n + j * 8 + lane % 4 * 2, sum);
             }
 }
 

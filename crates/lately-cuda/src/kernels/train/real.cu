@@ -18,6 +18,24 @@ DEVICE float value(Real x) { return __uint_as_float((u32)x << 16); }
 DEVICE Real real(float x) { return bf16(x); }
 #endif
 
+// Two numbers side by side, the first at an even place of a row.
+struct Two {
+    float first, second;
+};
+#if SPLIT
+DEVICE Two load_two(const Real *at) { return Two{at[0], at[1]}; }
+DEVICE void store_two(Real *at, Two x) {
+    at[0] = x.first;
+    at[1] = x.second;
+}
+#else
+DEVICE Two load_two(const Real *at) {
+    u32 word = *(const u32 *)at;
+    return Two{low(word), high(word)};
+}
+DEVICE void store_two(Real *at, Two x) { *(u32 *)at = pack(x.first, x.second); }
+#endif
+
 // A factor of A, 16 x 16.
 struct Left {
     u32 word[PLANES][4];
