@@ -570,7 +570,9 @@ pub(super) fn adam<D: Driver>(
     arguments.push(number(usize::from(step.is_some())));
     let s = step.map_or([0.0; 6], |s| [s.scale, s.first, s.second, s.rate, s.epsilon, s.keep]);
     arguments.extend(s.map(Argument::Real));
-    let grid = [BLOCKS as u32, weights.places.len() as u32];
+    // Blocks of a small parameter end at once; no more of them than the largest one needs.
+    let largest = weights.places.iter().map(|p| p.rows * p.columns).max().unwrap_or(0);
+    let grid = [largest.div_ceil(THREADS).clamp(1, BLOCKS) as u32, weights.places.len() as u32];
     Launch { kernel: Kernel::Adam, grid, threads: THREADS as u32, shared: 0, arguments }
 }
 
