@@ -150,7 +150,7 @@ fn present() -> Result<(), CudaError> {
     if !unsafe { sys::is_culib_present() } {
         return Err(CudaError::Missing {
             library: "libcuda.so.1",
-            install: "install NVIDIA's driver, version 525 or newer, or run the container with --gpus",
+            install: "install NVIDIA's driver, version 525 or newer, run the container with --gpus, or use the CPU",
         });
     }
     let mut version = 0;
