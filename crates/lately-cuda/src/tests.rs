@@ -4,6 +4,8 @@ mod card;
 mod compile;
 mod emulation;
 mod meeting;
+mod nccl;
+mod peers;
 mod score;
 mod train;
 pub(crate) mod world;
