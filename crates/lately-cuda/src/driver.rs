@@ -5,12 +5,16 @@
 
 use std::sync::Arc;
 
+use lately_model::training::Group;
+
 use crate::CudaError;
 use crate::kernels::Source;
 
 pub(crate) mod card;
 #[cfg(test)]
 pub(crate) mod emulation;
+pub(crate) mod nccl;
+pub(crate) mod peers;
 
 /// One launch of a kernel.
 #[derive(Debug)]
@@ -119,6 +123,8 @@ pub(crate) trait Driver: Send + Sync + Sized {
     type Memory: Send + Sync;
     /// What one call at a time has for itself: a queue of work, and both ends of its two copies.
     type Lane: Send;
+    /// This one's place among the members of a group, which it leaves when dropped.
+    type Peers: Send;
 
     /// Compiles and loads a source's kernels. `shared`: most bytes of shared memory of a block of those that take more than 48
     /// KiB. The same source again may give the same module.
@@ -167,5 +173,24 @@ pub(crate) trait Driver: Send + Sync + Sized {
         memory: &Self::Memory,
         at: usize,
         words: &mut [u32],
+    ) -> Result<(), CudaError>;
+
+    /// Joins a group: returns when all its members, each with its own card, are there and connected.
+    #[cfg_attr(not(test), expect(dead_code))] // until a group learns
+    fn join(&self, group: &Group) -> Result<Self::Peers, CudaError>;
+    /// Adds up the f32 of all members' memory in `words` words from `at` on, in place (an all-reduce), after what the lane was
+    /// asked before, and returns when that is done.
+    ///
+    /// All members call it in the same order with the same `words`. The sums are the same bits in all of them; in another run
+    /// they may have been added in another order. After an error the words may be anything, and the group is of no more
+    /// use: drop the peers, by which the other members' calls fail, too, instead of waiting for this one.
+    #[cfg_attr(not(test), expect(dead_code))] // until a group learns
+    fn add_up(
+        &self,
+        lane: &mut Self::Lane,
+        peers: &mut Self::Peers,
+        memory: &Self::Memory,
+        at: usize,
+        words: usize,
     ) -> Result<(), CudaError>;
 }

@@ -205,7 +205,7 @@ pub(crate) fn present() -> Result<(), CudaError> {
     }
     Err(CudaError::Missing {
         library: "libnvrtc.so",
-        install: "install the CUDA runtime compiler (package cuda-nvrtc of NVIDIA's repository, version 12 or 13)",
+        install: "install the CUDA runtime compiler (package cuda-nvrtc of NVIDIA's repository, version 12 or 13), or use the CPU",
     })
 }
 

@@ -2,6 +2,8 @@
 
 #![allow(unsafe_code)] // calls of the compiled kernels
 
+mod peers;
+
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_void};
 use std::path::Path;
@@ -9,9 +11,11 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use lately_model::training::Group;
 use libloading::Library;
 use tempfile::TempDir;
 
+use self::peers::Peers;
 use super::{Argument, Driver, Kernel, Launch, Shape};
 use crate::CudaError;
 use crate::kernels::Source;
@@ -150,6 +154,7 @@ impl Driver for Emulation {
     type Module = Module;
     type Memory = Memory;
     type Lane = Lane;
+    type Peers = Peers;
 
     fn load(&self, source: &Source, _: &[(Kernel, usize)]) -> Result<Arc<Module>, CudaError> {
         static MODULES: OnceLock<Mutex<HashMap<Source, Arc<Module>>>> = OnceLock::new();
@@ -225,6 +230,24 @@ impl Driver for Emulation {
         assert!(at + words.len() <= memory.len(), "a copy beyond a memory");
         words.iter_mut().enumerate().for_each(|(i, word)| *word = memory.read(at + i));
         Ok(())
+    }
+
+    fn join(&self, group: &Group) -> Result<Peers, CudaError> {
+        Peers::join(group)
+    }
+
+    fn add_up(
+        &self,
+        lane: &mut Lane,
+        peers: &mut Peers,
+        memory: &Memory,
+        at: usize,
+        words: usize,
+    ) -> Result<(), CudaError> {
+        let mut bits = vec![0; words];
+        self.read(lane, memory, at, &mut bits)?;
+        let sums = peers.add_up(bits.into_iter().map(f32::from_bits).collect())?;
+        self.write(lane, memory, at, &sums.iter().map(|x| x.to_bits()).collect::<Vec<_>>())
     }
 }
 
