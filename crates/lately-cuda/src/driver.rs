@@ -176,7 +176,6 @@ pub(crate) trait Driver: Send + Sync + Sized {
     ) -> Result<(), CudaError>;
 
     /// Joins a group: returns when all its members, each with its own card, are there and connected.
-    #[cfg_attr(not(test), expect(dead_code))] // until a group learns
     fn join(&self, group: &Group) -> Result<Self::Peers, CudaError>;
     /// Adds up the f32 of all members' memory in `words` words from `at` on, in place (an all-reduce), after what the lane was
     /// asked before, and returns when that is done.
@@ -184,7 +183,6 @@ pub(crate) trait Driver: Send + Sync + Sized {
     /// All members call it in the same order with the same `words`. The sums are the same bits in all of them; in another run
     /// they may have been added in another order. After an error the words may be anything, and the group is of no more
     /// use: drop the peers, by which the other members' calls fail, too, instead of waiting for this one.
-    #[cfg_attr(not(test), expect(dead_code))] // until a group learns
     fn add_up(
         &self,
         lane: &mut Self::Lane,
