@@ -68,7 +68,9 @@ macro_rules! kernels {
 kernels! {
     RequestPart = "request_part",
     Encode = "encode",
+    Affinity = "affinity",
     PlaceFeatures = "place_features",
+    RequestSums = "request_sums",
     DenseLinear = "dense_linear",
     DenseRelu = "dense_relu",
     DenseGate = "dense_gate",

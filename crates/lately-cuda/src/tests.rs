@@ -3,6 +3,7 @@
 mod card;
 mod compile;
 mod emulation;
+mod items;
 mod meeting;
 mod nccl;
 mod peers;
