@@ -139,8 +139,9 @@ pub(crate) trait Driver: Send + Sync + Sized {
     fn lane(&self, input: usize, output: usize) -> Result<Self::Lane, CudaError>;
     /// The lane's input on this side, to be written.
     fn input<'a>(&self, lane: &'a mut Self::Lane) -> Result<&'a mut [u32], CudaError>;
-    /// Copies the first `words` of the input to the device, launches in order, and copies the output back. Memory of the
-    /// launches must be this lane's alone, or not be written by anyone.
+    /// Copies the first `words` of the input to the device, launches in order, and copies the output back. Words that
+    /// the launches read or write must be this lane's alone until then, or not be written by anyone: of the table of items other
+    /// lanes have others.
     fn run(
         &self,
         module: &Self::Module,
