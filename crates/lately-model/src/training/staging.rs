@@ -82,6 +82,17 @@ impl Stretch {
     pub fn segments(&self) -> usize {
         self.offsets.len() - 1
     }
+
+    fn bytes(&self) -> usize {
+        let of_tables = |tables: &[TableRows]| -> usize {
+            tables.iter().map(|t| t.indices.len() + t.back.numbers()).sum()
+        };
+        let lists = [&self.offsets, &self.segment, &self.gather, &self.row_segment].map(Vec::len);
+        let values = [&self.token_items, &self.candidates, &self.features, &self.summary].map(Vec::len);
+        let sums = self.by_token.numbers() + self.by_segment.numbers();
+        let tables = of_tables(&self.token_tables) + of_tables(&self.tables);
+        4 * (lists.iter().chain(&values).sum::<usize>() + sums + tables)
+    }
 }
 
 /// A batch, staged.
@@ -102,6 +113,13 @@ impl StagedBatch {
     /// Rows of it.
     pub fn rows(&self) -> usize {
         self.stretches.last().map_or(0, |s| s.rows.end)
+    }
+
+    /// Bytes of its numbers.
+    pub fn bytes(&self) -> usize {
+        let stretches: usize = self.stretches.iter().map(Stretch::bytes).sum();
+        let own = self.label.len() + self.weight.len() + self.offsets.len() + self.copies.len();
+        stretches + 4 * (own + self.head_weight.len())
     }
 
     /// Loss of a stretch, and its gradients (overwritten): of the logits without the rate tower, and of the tower's. All
@@ -314,6 +332,10 @@ impl TableRows {
 }
 
 impl Scatter {
+    fn numbers(&self) -> usize {
+        self.rows.len() + self.starts.len() + self.from.len() + self.share.len()
+    }
+
     /// From rows of `slots` indices each to what they name, which is below `rows`. `averaged`: as a table's, with index 0 an
     /// empty slot.
     fn of(indices: &[u32], slots: usize, rows: usize, averaged: bool) -> Self {
