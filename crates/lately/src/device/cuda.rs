@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use lately_cuda::{CudaEngine, CudaError, Device};
 use lately_features::FeatureBatch;
+use lately_model::training::{Learner, LearnerOptions, Moments};
 use lately_model::{Accelerator, AcceleratorError, Model, Scorer, ServingPrecision};
 
 /// An opened card.
@@ -32,6 +33,15 @@ impl Accelerator for Card {
 
     fn load(&self, model: &Arc<Model>) -> Result<Box<dyn Scorer>, AcceleratorError> {
         Ok(Box::new(OnCard(CudaEngine::new(&self.device, Arc::clone(model)).map_err(seen)?)))
+    }
+
+    fn learner(
+        &self,
+        _model: &Model,
+        _moments: &Moments,
+        _options: &LearnerOptions,
+    ) -> Result<Box<dyn Learner>, AcceleratorError> {
+        Err(AcceleratorError::Unsupported("training".to_owned()))
     }
 }
 
