@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use lately_features::FeatureBatch;
-use lately_model::Model;
+use lately_model::training::{LearnerOptions, Moments, StagedBatch};
+use lately_model::{AdamStep, Model};
 
 use crate::CudaError;
 use crate::driver::card::Card;
 use crate::engine::Engine;
+use crate::train::Learner;
 
 /// An opened card with the kernels compiled for it so far. Models on it share the kernels of their geometry.
 pub struct Device {
@@ -84,5 +86,68 @@ impl CudaEngine {
 impl std::fmt::Debug for CudaEngine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CudaEngine").field("bytes", &self.bytes()).finish_non_exhaustive()
+    }
+}
+
+/// A model that learns on a device. Dropping it frees its memory on the card.
+pub struct CudaLearner {
+    learner: Learner<Card>,
+}
+
+impl CudaLearner {
+    /// Puts a model and the moments of its run on a device: compiles kernels for its geometry (seconds), and copies weights
+    /// and moments. In bfloat16 activations are bfloat16, sums, weights and moments f32; in f32 activations are f32, and
+    /// products those of factors of two bfloat16 numbers.
+    ///
+    /// # Errors
+    /// Where there is no kernel for the model, a weight is not finite, or the card has no memory left.
+    ///
+    /// # Panics
+    /// Where the moments belong to another model.
+    pub fn new(
+        device: &Arc<Device>,
+        model: &Model,
+        moments: &Moments,
+        options: &LearnerOptions,
+    ) -> Result<Self, CudaError> {
+        Ok(Self { learner: Learner::new(&device.card, model, moments, options)? })
+    }
+
+    /// See [`lately_model::training::Learner::gradient`]. The same batch gives the same bits.
+    ///
+    /// # Errors
+    /// Where a segment is longer than the schema says, the card has no memory left, or the driver fails.
+    pub fn gradient(&mut self, batch: &StagedBatch, dropout_seed: Option<u64>) -> Result<f64, CudaError> {
+        self.learner.gradient(batch, dropout_seed)
+    }
+
+    /// See [`lately_model::training::Learner::norm`].
+    ///
+    /// # Errors
+    /// Where the driver fails.
+    pub fn norm(&mut self) -> Result<f64, CudaError> {
+        self.learner.norm()
+    }
+
+    /// See [`lately_model::training::Learner::update`].
+    ///
+    /// # Errors
+    /// Where the driver fails.
+    pub fn update(&mut self, step: AdamStep) -> Result<(), CudaError> {
+        self.learner.update(step)
+    }
+
+    /// See [`lately_model::training::Learner::read`].
+    ///
+    /// # Errors
+    /// Where the driver fails.
+    pub fn read(&mut self, model: &mut Model, moments: &mut Moments) -> Result<(), CudaError> {
+        self.learner.read(model, moments)
+    }
+}
+
+impl std::fmt::Debug for CudaLearner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CudaLearner").finish_non_exhaustive()
     }
 }

@@ -5,12 +5,16 @@
 
 use std::sync::Arc;
 
+use lately_model::training::Group;
+
 use crate::CudaError;
 use crate::kernels::Source;
 
 pub(crate) mod card;
 #[cfg(test)]
 pub(crate) mod emulation;
+pub(crate) mod nccl;
+pub(crate) mod peers;
 
 /// One launch of a kernel.
 #[derive(Debug)]
@@ -35,6 +39,8 @@ pub(crate) enum Argument<'a, M> {
     /// From a word of the lane's input, or of some memory, on.
     InputAt(usize),
     MemoryAt(&'a M, usize),
+    /// No pointer.
+    Null,
     Number(u32),
     Real(f32),
 }
@@ -67,6 +73,35 @@ kernels! {
     DenseRelu = "dense_relu",
     DenseGate = "dense_gate",
     DenseLogits = "dense_logits",
+    LinearPlain = "linear_plain",
+    LinearRelu = "linear_relu",
+    LinearGate = "linear_gate",
+    LinearLogits = "linear_logits",
+    InputGradient = "input_gradient",
+    InputGradientAdd = "input_gradient_add",
+    InputGradientRelu = "input_gradient_relu",
+    WeightGradient = "weight_gradient",
+    Attention = "attention",
+    AttentionBackward = "attention_backward",
+    AddNorm = "add_norm",
+    AddNormBackward = "add_norm_backward",
+    Place = "place",
+    Embed = "embed",
+    Expand = "expand",
+    NumberTokens = "number_tokens",
+    CollectRows = "collect_rows",
+    CollectTokens = "collect_tokens",
+    CollectTable = "collect_table",
+    CopyColumns = "copy_columns",
+    Spread = "spread",
+    Outputs = "outputs",
+    ClearEmpty = "clear_empty",
+    OutputsBackward = "outputs_backward",
+    GateBackward = "gate_backward",
+    Reduce = "reduce",
+    Squares = "squares",
+    Adam = "adam",
+    ClearWords = "clear_words",
 }
 
 /// Launches of one shape: calls of the same shape have the same grids and arguments, so that a recording of them can be
@@ -88,6 +123,8 @@ pub(crate) trait Driver: Send + Sync + Sized {
     type Memory: Send + Sync;
     /// What one call at a time has for itself: a queue of work, and both ends of its two copies.
     type Lane: Send;
+    /// This one's place among the members of a group, which it leaves when dropped.
+    type Peers: Send;
 
     /// Compiles and loads a source's kernels. `shared`: most bytes of shared memory of a block of those that take more than 48
     /// KiB. The same source again may give the same module.
@@ -136,5 +173,24 @@ pub(crate) trait Driver: Send + Sync + Sized {
         memory: &Self::Memory,
         at: usize,
         words: &mut [u32],
+    ) -> Result<(), CudaError>;
+
+    /// Joins a group: returns when all its members, each with its own card, are there and connected.
+    #[cfg_attr(not(test), expect(dead_code))] // until a group learns
+    fn join(&self, group: &Group) -> Result<Self::Peers, CudaError>;
+    /// Adds up the f32 of all members' memory in `words` words from `at` on, in place (an all-reduce), after what the lane was
+    /// asked before, and returns when that is done.
+    ///
+    /// All members call it in the same order with the same `words`. The sums are the same bits in all of them; in another run
+    /// they may have been added in another order. After an error the words may be anything, and the group is of no more
+    /// use: drop the peers, by which the other members' calls fail, too, instead of waiting for this one.
+    #[cfg_attr(not(test), expect(dead_code))] // until a group learns
+    fn add_up(
+        &self,
+        lane: &mut Self::Lane,
+        peers: &mut Self::Peers,
+        memory: &Self::Memory,
+        at: usize,
+        words: usize,
     ) -> Result<(), CudaError>;
 }

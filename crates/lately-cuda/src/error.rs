@@ -2,11 +2,13 @@
 
 use lately_model::ModelError;
 
+use crate::MeetingError;
+
 /// Why a model cannot be served, or a batch not scored, on a card.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CudaError {
     /// A library is not on this machine.
-    #[error("{library} was not found: {install}, or serve on the CPU")]
+    #[error("{library} was not found: {install}")]
     Missing {
         /// Its file.
         library: &'static str,
@@ -71,6 +73,20 @@ pub enum CudaError {
         /// The call in words.
         doing: &'static str,
         /// The driver's words.
+        reason: String,
+    },
+    /// The members of a group did not find each other, or lost each other.
+    #[error(transparent)]
+    Meeting(#[from] MeetingError),
+    /// The cards of a group could not do something together.
+    #[error(
+        "the group's cards failed to {doing}: {reason}: the member that failed first says most, NCCL_DEBUG=INFO says more; \
+         start all members again, from the last saved state"
+    )]
+    Group {
+        /// What in words.
+        doing: &'static str,
+        /// NCCL's words.
         reason: String,
     },
     /// Some logits are not finite.

@@ -9,6 +9,7 @@ use std::ffi::{CStr, CString, c_char};
 
 use cudarc::nvrtc::{result, sys};
 use lately_model::device::{EncoderParts, LayerParts, LinearParts, ServingParts, TransformerParts};
+use lately_model::training::{EncoderIds, TrainingPlan};
 
 use crate::CudaError;
 use crate::driver::Kernel;
@@ -20,6 +21,17 @@ const FILES: [&str; 4] = [
     include_str!("kernels/request.cu"),
     include_str!("kernels/encoder.cu"),
     include_str!("kernels/top.cu"),
+];
+
+/// Those of training.
+const TRAINING_FILES: [&str; 7] = [
+    include_str!("kernels/prelude.cu"),
+    include_str!("kernels/train/real.cu"),
+    include_str!("kernels/train/product.cu"),
+    include_str!("kernels/train/attention.cu"),
+    include_str!("kernels/train/norm.cu"),
+    include_str!("kernels/train/rows.cu"),
+    include_str!("kernels/train/step.cu"),
 ];
 
 /// CUDA C++ of all kernels for one geometry.
@@ -51,15 +63,100 @@ impl Source {
         let kernels = encoder.chain(top).collect();
         Self { name, text: defines.chain(FILES.map(str::to_owned)).collect(), kernels }
     }
+
+    /// Of training; `split`: in f32.
+    pub(crate) fn of_training(plan: &TrainingPlan, split: bool) -> Self {
+        let mut constants = vec![("SPLIT", usize::from(split))];
+        let mut kernels = vec![
+            Kernel::LinearPlain,
+            Kernel::LinearRelu,
+            Kernel::LinearGate,
+            Kernel::LinearLogits,
+            Kernel::InputGradient,
+            Kernel::InputGradientAdd,
+            Kernel::InputGradientRelu,
+            Kernel::WeightGradient,
+            Kernel::Place,
+            Kernel::Embed,
+            Kernel::Expand,
+            Kernel::NumberTokens,
+            Kernel::CollectRows,
+            Kernel::CollectTokens,
+            Kernel::CollectTable,
+            Kernel::CopyColumns,
+            Kernel::Spread,
+            Kernel::GateBackward,
+            Kernel::Reduce,
+            Kernel::Squares,
+            Kernel::Adam,
+            Kernel::ClearWords,
+        ];
+        if let Some(e) = &plan.encoder {
+            constants.extend([
+                ("WIDTH", e.width),
+                ("HEADS", e.heads),
+                ("LENGTH", e.length.max(1)),
+                ("FIRST_K", e.first_k),
+                ("POOL", usize::from(e.pool.is_some())),
+            ]);
+            kernels.extend([
+                Kernel::Attention,
+                Kernel::AttentionBackward,
+                Kernel::AddNorm,
+                Kernel::AddNormBackward,
+                Kernel::Outputs,
+                Kernel::ClearEmpty,
+                Kernel::OutputsBackward,
+            ]);
+        } else {
+            constants.push(("WIDTH", 0));
+        }
+        let name = format!("training in {}", if split { "f32" } else { "bf16" });
+        let defines = constants.iter().map(|(name, value)| format!("#define {name} {value}\n"));
+        Self { name, text: defines.chain(TRAINING_FILES.map(str::to_owned)).collect(), kernels }
+    }
 }
 
-/// The kernels of the default geometry and of the paper's, with 400 columns of features.
+/// The kernels of the default geometry and of the paper's, with 400 columns of features, and those of training it.
 pub fn all() -> Vec<Source> {
     let named = |first_k: usize, name: &str| {
         let (geometry, _) = Geometry::of(&nominal(first_k)).ok()?;
         Some(Source { name: name.into(), ..Source::of(&geometry) })
     };
-    [named(1, "default"), named(10, "paper")].into_iter().flatten().collect()
+    let training = |split| Source::of_training(&nominal_training(), split);
+    let serving = [named(1, "default"), named(10, "paper")].into_iter().flatten();
+    serving.chain([training(false), training(true)]).collect()
+}
+
+/// The encoder of the paper's geometry; the kernels of the top are the same for all sizes.
+fn nominal_training() -> TrainingPlan {
+    let encoder = EncoderIds {
+        token: 64,
+        width: 96,
+        action: 32,
+        item: 32,
+        heads: 1,
+        ffn: 32,
+        length: 100,
+        tables: Vec::new(),
+        layers: Vec::new(),
+        pool: Some(0),
+        first_k: 10,
+        output: 96 * 11,
+    };
+    TrainingPlan {
+        parameters: Vec::new(),
+        encoder: Some(encoder),
+        inputs: 96 * 11 + 400,
+        tables: Vec::new(),
+        project: None,
+        cross: Vec::new(),
+        mlp: Vec::new(),
+        head: 0,
+        rate: None,
+        heads: 3,
+        dropout: 0.1,
+    }
 }
 
 /// A model of two layers of width 96 whose weights are 0.
@@ -108,7 +205,7 @@ pub(crate) fn present() -> Result<(), CudaError> {
     }
     Err(CudaError::Missing {
         library: "libnvrtc.so",
-        install: "install the CUDA runtime compiler (package cuda-nvrtc of NVIDIA's repository, version 12 or 13)",
+        install: "install the CUDA runtime compiler (package cuda-nvrtc of NVIDIA's repository, version 12 or 13), or use the CPU",
     })
 }
 

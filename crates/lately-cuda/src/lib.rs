@@ -34,8 +34,11 @@ mod fragment;
 mod geometry;
 pub mod kernels;
 mod layout;
+mod meeting;
 #[cfg(test)]
 mod tests;
+mod train;
 
-pub use device::{CudaEngine, Device};
+pub use device::{CudaEngine, CudaLearner, Device};
 pub use error::CudaError;
+pub use meeting::MeetingError;

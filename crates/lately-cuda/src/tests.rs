@@ -1,7 +1,11 @@
-//! The kernels, by emulation, against the CPU's engine; and their compilation for cards, where NVRTC is.
+//! The kernels, by emulation, against the CPU's engine; their compilation for cards, where NVRTC is; and groups of members.
 
 mod card;
 mod compile;
 mod emulation;
+mod meeting;
+mod nccl;
+mod peers;
 mod score;
+mod train;
 pub(crate) mod world;

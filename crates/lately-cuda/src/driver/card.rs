@@ -13,7 +13,9 @@ use cudarc::driver::{
     PushKernelArg,
 };
 use cudarc::nvrtc::Ptx;
+use lately_model::training::Group;
 
+use super::peers::{self, Peers};
 use super::{Argument, Driver, Kernel, Launch, Shape};
 use crate::kernels::{Source, compile};
 use crate::{CudaError, kernels};
@@ -150,7 +152,7 @@ fn present() -> Result<(), CudaError> {
     if !unsafe { sys::is_culib_present() } {
         return Err(CudaError::Missing {
             library: "libcuda.so.1",
-            install: "install NVIDIA's driver, version 525 or newer, or run the container with --gpus",
+            install: "install NVIDIA's driver, version 525 or newer, run the container with --gpus, or use the CPU",
         });
     }
     let mut version = 0;
@@ -172,6 +174,7 @@ impl Driver for Card {
     type Module = Module;
     type Memory = Memory;
     type Lane = Lane;
+    type Peers = Peers;
 
     fn load(&self, source: &Source, shared: &[(Kernel, usize)]) -> Result<Arc<Module>, CudaError> {
         // Held while compiling, so that two models of one geometry compile once.
@@ -287,6 +290,25 @@ impl Driver for Card {
         unsafe { result::memcpy_dtoh_async(words, from, lane.stream.cu_stream()) }.map_err(&doing)?;
         lane.stream.synchronize().map_err(&doing)
     }
+
+    fn join(&self, group: &Group) -> Result<Peers, CudaError> {
+        self.context.bind_to_thread().map_err(failed("join a group"))?;
+        peers::join(group)
+    }
+
+    fn add_up(
+        &self,
+        lane: &mut Lane,
+        peers: &mut Peers,
+        memory: &Memory,
+        at: usize,
+        words: usize,
+    ) -> Result<(), CudaError> {
+        self.context.bind_to_thread().map_err(failed("add up"))?;
+        let numbers = part(&memory.0, at, words, &lane.stream)?;
+        // SAFETY: `part` has checked the length; the lane is not used by another meanwhile, and its memory by nobody else.
+        unsafe { peers.add_up(numbers, words, lane.stream.cu_stream()) }
+    }
 }
 
 /// Where a part of some memory is.
@@ -348,7 +370,7 @@ fn launch(
             Argument::Input => builder.arg(input),
             Argument::Output => builder.arg(output),
             Argument::Memory(memory) => builder.arg(&memory.0),
-            Argument::InputAt(_) | Argument::MemoryAt(..) => builder.arg(part),
+            Argument::InputAt(_) | Argument::MemoryAt(..) | Argument::Null => builder.arg(part),
             Argument::Number(number) => builder.arg(number),
             Argument::Real(number) => builder.arg(number),
         };

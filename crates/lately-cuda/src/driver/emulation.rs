@@ -2,6 +2,8 @@
 
 #![allow(unsafe_code)] // calls of the compiled kernels
 
+mod peers;
+
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_void};
 use std::path::Path;
@@ -9,9 +11,11 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use lately_model::training::Group;
 use libloading::Library;
 use tempfile::TempDir;
 
+use self::peers::Peers;
 use super::{Argument, Driver, Kernel, Launch, Shape};
 use crate::CudaError;
 use crate::kernels::Source;
@@ -102,7 +106,7 @@ impl Emulation {
                 Argument::Input | Argument::InputAt(_) => Some(&lane.input),
                 Argument::Output => Some(&lane.output),
                 Argument::Memory(memory) | Argument::MemoryAt(memory, _) => Some(*memory),
-                Argument::Number(_) | Argument::Real(_) => None,
+                Argument::Null | Argument::Number(_) | Argument::Real(_) => None,
             })
             .collect();
         // The values that the kernel is called with, of 8 bytes as pointers are.
@@ -112,6 +116,7 @@ impl Emulation {
             .iter()
             .map(|argument| {
                 let at = match argument {
+                    Argument::Null => return 0,
                     Argument::Number(number) => return u64::from(*number),
                     Argument::Real(number) => return u64::from(number.to_bits()),
                     Argument::InputAt(at) | Argument::MemoryAt(_, at) => *at,
@@ -149,6 +154,7 @@ impl Driver for Emulation {
     type Module = Module;
     type Memory = Memory;
     type Lane = Lane;
+    type Peers = Peers;
 
     fn load(&self, source: &Source, _: &[(Kernel, usize)]) -> Result<Arc<Module>, CudaError> {
         static MODULES: OnceLock<Mutex<HashMap<Source, Arc<Module>>>> = OnceLock::new();
@@ -224,6 +230,24 @@ impl Driver for Emulation {
         assert!(at + words.len() <= memory.len(), "a copy beyond a memory");
         words.iter_mut().enumerate().for_each(|(i, word)| *word = memory.read(at + i));
         Ok(())
+    }
+
+    fn join(&self, group: &Group) -> Result<Peers, CudaError> {
+        Peers::join(group)
+    }
+
+    fn add_up(
+        &self,
+        lane: &mut Lane,
+        peers: &mut Peers,
+        memory: &Memory,
+        at: usize,
+        words: usize,
+    ) -> Result<(), CudaError> {
+        let mut bits = vec![0; words];
+        self.read(lane, memory, at, &mut bits)?;
+        let sums = peers.add_up(bits.into_iter().map(f32::from_bits).collect())?;
+        self.write(lane, memory, at, &sums.iter().map(|x| x.to_bits()).collect::<Vec<_>>())
     }
 }
 

@@ -4,7 +4,8 @@ use std::time::Instant;
 use lately_features::Schema;
 
 use super::world::batch;
-use crate::{Gradients, Model, ModelConfig, Scratch};
+use crate::training::Stager;
+use crate::{Gradients, Model, ModelConfig, Objective, Scratch};
 
 /// Inputs about 1,200 wide: 1,056 of the sequence and 141 others.
 const PAPER: &str = r#"
@@ -44,7 +45,8 @@ fn speed() {
     let model = Model::new(ModelConfig::default(), &schema, 1).unwrap();
     let (mut scratch, mut gradients) = (Scratch::default(), Gradients::zeros(&model));
     println!("inputs {} wide", model.network.plan.inputs);
-    for (tokens, requests, candidates) in [(46, 64, 1), (46, 8, 8), (100, 64, 1), (100, 1, 1_000), (0, 64, 1)]
+    for (tokens, requests, candidates) in
+        [(46, 64, 1), (46, 8, 8), (100, 64, 1), (100, 1, 1_000), (100, 200, 10), (0, 64, 1)]
     {
         let b = batch(&schema, &vec![(tokens, candidates); requests], 3);
         let rows = b.rows();
@@ -60,9 +62,13 @@ fn speed() {
             })
         };
         let (plain, dropped) = (train(None), train(Some(1)));
+        let mut stager = Stager::new(&model, 1);
+        let staged = rate(rows, 1.0, || {
+            black_box(stager.stage(&b, &Objective::rows(&weight)).unwrap());
+        });
         println!(
             "{tokens} tokens, {requests} x {candidates}: forward {forward:.0} rows/s, \
-             forward and backward {plain:.0}, with dropout {dropped:.0}"
+             forward and backward {plain:.0}, with dropout {dropped:.0}; staged for a device {staged:.0}"
         );
     }
 }

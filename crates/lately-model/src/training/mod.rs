@@ -11,8 +11,9 @@ mod staging;
 
 use std::fmt::Debug;
 
+pub use lately_kernels::Dropout;
 pub use plan::{EncoderIds, LayerIds, ParameterPlan, RateIds, TableIds, TokenTable, TrainingPlan};
-pub use staging::{Scatter, StagedBatch, Stager, Stretch, TableRows};
+pub use staging::{Scatter, StagedBatch, Stager, Stretch, TableRows, Uses};
 
 use crate::{AcceleratorError, AdamStep, Model, Precision};
 

@@ -13,6 +13,8 @@ pub struct ParameterPlan {
     pub rows: usize,
     /// Second one; 1 for a vector.
     pub columns: usize,
+    /// Whether it has two dimensions.
+    pub matrix: bool,
     /// Whether it is a hashed embedding table: rows that a step's batch did not name do not move.
     pub table: bool,
 }
@@ -143,6 +145,7 @@ impl TrainingPlan {
         let parameters = network.parameters.iter().map(|p| ParameterPlan {
             rows: p.shape.first().copied().unwrap_or(0),
             columns: p.shape.get(1).copied().unwrap_or(1),
+            matrix: p.shape.len() == 2,
             table: p.table,
         });
         // In the order in which they are staged.

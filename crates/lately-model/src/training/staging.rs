@@ -39,6 +39,17 @@ pub struct TableRows {
     pub back: Scatter,
 }
 
+/// For each row of the tokens' matrix the encoder tokens that it is: number `place` of `count` segments from `first` on.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Uses {
+    /// First segment.
+    pub first: Vec<u32>,
+    /// How many.
+    pub count: Vec<u32>,
+    /// Which of a segment's tokens.
+    pub place: Vec<u32>,
+}
+
 /// Rows of a batch that are computed at once.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Stretch {
@@ -48,16 +59,16 @@ pub struct Stretch {
     pub token_rows: usize,
     /// Where each segment's encoder tokens begin, and where the last one's end; without an encoder [0].
     pub offsets: Vec<u32>,
-    /// For each encoder token its segment.
-    pub segment: Vec<u32>,
-    /// For each encoder token its row of the tokens' matrix.
-    pub gather: Vec<u32>,
-    /// From encoder tokens to rows of the tokens' matrix.
-    pub by_token: Scatter,
+    /// For each segment the row of the tokens' matrix of its first token, an appended candidate left out. The others follow.
+    pub source: Vec<u32>,
+    /// Whether each segment begins with its candidate; these are the last rows of the tokens' matrix.
+    pub appended: bool,
+    /// For each row of the tokens' matrix the encoder tokens that it is.
+    pub uses: Uses,
     /// For each row its segment.
     pub row_segment: Vec<u32>,
-    /// From rows to segments.
-    pub by_segment: Scatter,
+    /// For each segment, and at the end, its first row: they follow one another.
+    pub row_starts: Vec<u32>,
     /// Token rows x item: the tokens' item part.
     pub token_items: Vec<f32>,
     /// Segments x the candidate's part of a token; empty where it has none.
@@ -75,7 +86,7 @@ pub struct Stretch {
 impl Stretch {
     /// Encoder tokens.
     pub fn tokens(&self) -> usize {
-        self.gather.len()
+        self.offsets.last().map_or(0, |end| *end as usize)
     }
 
     /// Segments: rows, or requests where the encoder does not see the candidate.
@@ -87,11 +98,12 @@ impl Stretch {
         let of_tables = |tables: &[TableRows]| -> usize {
             tables.iter().map(|t| t.indices.len() + t.back.numbers()).sum()
         };
-        let lists = [&self.offsets, &self.segment, &self.gather, &self.row_segment].map(Vec::len);
+        let Uses { first, count, place } = &self.uses;
+        let of_segments = [&self.offsets, &self.source, &self.row_segment, &self.row_starts];
+        let lists = of_segments.into_iter().chain([first, count, place]).map(Vec::len);
         let values = [&self.token_items, &self.candidates, &self.features, &self.summary].map(Vec::len);
-        let sums = self.by_token.numbers() + self.by_segment.numbers();
         let tables = of_tables(&self.token_tables) + of_tables(&self.tables);
-        4 * (lists.iter().chain(&values).sum::<usize>() + sums + tables)
+        4 * (lists.chain(values).sum::<usize>() + tables)
     }
 }
 
@@ -221,7 +233,7 @@ impl Stager {
         let (network, chunk) = (&self.network, &self.chunk);
         let mut stretch = Stretch { rows: chunk.rows.clone(), offsets: vec![0], ..Stretch::default() };
         if network.config.encoder != Encoder::None {
-            tokens(network, batch, chunk, &self.rows, &mut stretch);
+            tokens(network, batch, chunk, &self.rows, &self.pool, &mut stretch);
         }
         self.features(batch, &mut stretch);
         let plan = &network.plan;
@@ -287,35 +299,37 @@ fn tokens(
     batch: &FeatureBatch,
     chunk: &Chunk,
     rows: &[usize],
+    pool: &Pool,
     stretch: &mut Stretch,
 ) {
     let plan = &network.plan;
     let e = &plan.encoder;
     stretch.token_rows = chunk.token_rows();
     stretch.offsets.clone_from(&chunk.offsets);
-    for (s, w) in chunk.offsets.windows(2).enumerate() {
-        let length = w[1] - w[0];
-        stretch.segment.extend(std::iter::repeat_n(s as u32, length as usize));
-        if !e.appended {
-            stretch.gather.extend(chunk.source[s]..chunk.source[s] + length);
-        }
-    }
-    if e.appended {
-        stretch.gather.clone_from(&chunk.gather);
-    }
-    stretch.by_token = Scatter::of(&stretch.gather, 1, stretch.token_rows, false);
+    stretch.source.clone_from(&chunk.source);
+    stretch.appended = e.appended;
+    stretch.uses = Uses::of(chunk, e.per_candidate, e.appended);
     stretch.row_segment.clone_from(&chunk.segment);
-    stretch.by_segment = Scatter::of(&chunk.segment, 1, stretch.segments(), false);
+    stretch.row_starts = (0..=stretch.segments() as u32)
+        .map(|segment| chunk.segment.partition_point(|s| *s < segment) as u32)
+        .collect();
     let (width, scale) = (plan.item_dim, network.embedding_scale());
-    let block = |source| Block { source, width, stride: width, offset: 0 };
+    let scaled = |source: &[u32], from: &[f32], out: &mut [f32]| {
+        let pieces = source.chunks(PIECE).zip(out.chunks_mut(PIECE * width));
+        pool.each(pieces, |(source, out)| {
+            columns::scaled(Block { source, width, stride: width, offset: 0 }, from, scale, out);
+        });
+    };
     let mut items = vec![0.0; stretch.token_rows * width];
     let (of_tokens, of_candidates) = items.split_at_mut(chunk.token.len() * width);
-    columns::scaled(block(&chunk.token), &batch.token_item, scale, of_tokens);
-    columns::scaled(block(&chunk.row), &batch.candidate, scale, of_candidates);
+    scaled(&chunk.token, &batch.token_item, of_tokens);
+    if e.appended {
+        scaled(&chunk.row, &batch.candidate, of_candidates);
+    }
     stretch.token_items = items;
     if e.candidate() > 0 {
         stretch.candidates = vec![0.0; chunk.row.len() * width];
-        columns::scaled(block(&chunk.row), &batch.candidate, scale, &mut stretch.candidates);
+        scaled(&chunk.row, &batch.candidate, &mut stretch.candidates);
     }
     stretch.token_tables.push(TableRows::of(chunk.action.clone(), e.slots, rows[e.action_table]));
     for (id, indices) in
@@ -325,9 +339,37 @@ fn tokens(
     }
 }
 
+impl Uses {
+    fn of(chunk: &Chunk, per_candidate: bool, appended: bool) -> Self {
+        let mut uses = Self::default();
+        let mut segment = 0;
+        for (request, tokens) in (chunk.requests.clone()).zip(chunk.starts.windows(2)) {
+            let rows = chunk.request[segment.min(chunk.request.len())..].iter();
+            let segments = match per_candidate {
+                true => rows.take_while(|r| **r as usize == request).count(),
+                false => 1,
+            };
+            for place in 0..tokens[1] - tokens[0] {
+                uses.push(segment, segments, place + u32::from(appended));
+            }
+            segment += segments;
+        }
+        if appended {
+            (0..chunk.source.len()).for_each(|s| uses.push(s, 1, 0));
+        }
+        uses
+    }
+
+    fn push(&mut self, first: usize, count: usize, place: u32) {
+        self.first.push(first as u32);
+        self.count.push(count as u32);
+        self.place.push(place);
+    }
+}
+
 impl TableRows {
     fn of(indices: Vec<u32>, slots: usize, rows: usize) -> Self {
-        Self { back: Scatter::of(&indices, slots, rows, true), indices }
+        Self { back: Scatter::of(&indices, slots, rows), indices }
     }
 }
 
@@ -336,13 +378,12 @@ impl Scatter {
         self.rows.len() + self.starts.len() + self.from.len() + self.share.len()
     }
 
-    /// From rows of `slots` indices each to what they name, which is below `rows`. `averaged`: as a table's, with index 0 an
-    /// empty slot.
-    fn of(indices: &[u32], slots: usize, rows: usize, averaged: bool) -> Self {
+    /// From rows of `slots` indices each to what they name, which is below `rows`; of several slots 0 is an empty one.
+    fn of(indices: &[u32], slots: usize, rows: usize) -> Self {
         let mut entries: Vec<(u32, u32, f32)> = Vec::with_capacity(indices.len());
         for (at, slots) in indices.chunks_exact(slots.max(1)).enumerate() {
             let at = at as u32;
-            if !averaged || slots.len() == 1 {
+            if slots.len() == 1 {
                 entries.extend(slots.iter().map(|row| (*row, at, 1.0)));
                 continue;
             }
@@ -394,14 +435,14 @@ mod tests {
 
     #[test]
     fn rows_are_added_up_in_order_and_averaged_over_their_slots() {
-        let plain = Scatter::of(&[2, 0, 2, 1], 1, 3, false);
+        let plain = Scatter::of(&[2, 0, 2, 1], 1, 3);
         assert_eq!(plain.rows, [0, 1, 2]);
         assert_eq!(plain.starts, [0, 1, 2, 4]);
         assert_eq!(plain.from, [1, 3, 0, 2]);
         assert!(plain.share.is_empty());
         // Row 0 names 3 and 5, row 1 nothing, row 2 only 5.
         for rows in [6, 1_000] {
-            let averaged = Scatter::of(&[3, 5, 0, 0, 0, 5], 2, rows, true);
+            let averaged = Scatter::of(&[3, 5, 0, 0, 0, 5], 2, rows);
             assert_eq!(averaged.rows, [0, 3, 5]);
             assert_eq!(averaged.starts, [0, 1, 2, 4]);
             assert_eq!(averaged.from, [1, 0, 0, 2]);
