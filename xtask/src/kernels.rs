@@ -20,11 +20,11 @@ const INSTALLED: &str = "/usr/local/cuda/lib64";
 pub(crate) fn run() -> Result<(), TaskError> {
     let folder = find()?;
     println!("libnvrtc of {}", folder.display());
-    let mut compile = Command::new(workspace::cargo());
-    compile.args(["run", "--quiet", "--package", "lately-cuda", "--example", "compile_kernels"]);
+    let program = workspace::build(&[])?.join("examples").join(workspace::EXAMPLE[1]);
     let paths = [folder].into_iter().chain(search_path());
     let paths = std::env::join_paths(paths)
         .map_err(|e| TaskError::Output { what: "LD_LIBRARY_PATH".into(), message: e.to_string() })?;
+    let mut compile = Command::new(program);
     workspace::status(compile.env("LD_LIBRARY_PATH", paths).current_dir(workspace::root()))
 }
 

@@ -65,7 +65,6 @@ fn main() -> ExitCode {
 }
 
 fn fuzz(args: &[String]) -> Result<(), TaskError> {
-    let mut command = Command::new(workspace::cargo());
-    command.args(["run", "--quiet", "--package", "lately-fuzz", "--"]).args(args);
-    workspace::status(command.current_dir(workspace::root()))
+    let program = workspace::build(&["--bin", "lately-fuzz"])?.join("lately-fuzz");
+    workspace::status(Command::new(program).args(args).current_dir(workspace::root()))
 }

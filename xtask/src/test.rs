@@ -3,15 +3,12 @@
 use clap::Args;
 
 use crate::error::TaskError;
+use crate::fuzz;
 use crate::kernels;
 use crate::skipped;
 use crate::steps::{self, Step, Work};
+use crate::workspace::FEATURES;
 use crate::{tidy, workspace};
-
-/// The crates with what speaks to S3.
-const S3: &str = "-p lately-store --features s3";
-/// The binary with what scores on GPUs.
-const CUDA: &str = "-p lately --features cuda";
 
 /// Options of `test` and `ci`.
 #[derive(Debug, Args)]
@@ -60,22 +57,22 @@ fn all(options: &Options, ci: bool) -> Vec<Step> {
     }
     steps.push(Step::cargo("fmt", "fmt --all --check"));
     steps.push(own("tidy", "cargo xtask tidy", tidy::run));
-    steps.push(Step::cargo("clippy", "clippy --workspace --all-targets -- -D warnings"));
-    // What is off by default is built, linted and tested too.
-    steps.push(Step::cargo("s3-clippy", &format!("clippy {S3} --all-targets -- -D warnings")));
-    steps.push(Step::cargo("cuda-clippy", &format!("clippy {CUDA} --all-targets -- -D warnings")));
+    let clippy = format!("clippy --workspace --all-targets --features {FEATURES} -- -D warnings");
+    steps.push(Step::cargo("clippy", &clippy));
+    // All steps build, lint and test what is off by default, too; this one sees that the program is whole without it.
+    steps.push(Step::cargo("default", "clippy -p lately -- -D warnings"));
     steps.push(own("kernels", "cargo xtask kernels", kernels::run));
     steps.extend(tests(ci));
-    steps.push(Step::cargo("cuda-test", &format!("test {CUDA} --test device")));
-    steps.push(Step::cargo("s3-test", &format!("test {S3} --lib --tests -- --nocapture objects registry")));
-    steps.push(Step::cargo("doctest", "test --workspace --doc"));
+    steps.push(Step::cargo("doctest", &format!("test --workspace --features {FEATURES} --doc")));
     steps.push(
-        Step::cargo("doc", "doc --no-deps --workspace")
+        Step::cargo("doc", &format!("doc --no-deps --workspace --features {FEATURES}"))
             .with_env("RUSTDOCFLAGS", "-D warnings -D rustdoc::broken_intra_doc_links"),
     );
     steps.extend(deny(options.advisories));
-    let fuzz = format!("run --quiet --package lately-fuzz -- --seconds {}", options.fuzz_seconds);
-    steps.push(Step::cargo("fuzz", &fuzz));
+    let seconds = ["--seconds".to_owned(), options.fuzz_seconds.to_string()];
+    let again = format!("cargo xtask fuzz {}", seconds.join(" "));
+    let run: Box<dyn Fn() -> Result<(), TaskError>> = Box::new(move || fuzz(&seconds));
+    steps.push(Step { name: "fuzz", work: Work::Own { run, again } });
     steps
 }
 
@@ -89,14 +86,14 @@ fn tests(ci: bool) -> Vec<Step> {
             "cargo-nextest is missing (cargo install cargo-nextest --locked): falls back to cargo test"
         );
         return vec![
-            Step::cargo("test", "test --workspace --lib --bins --tests"),
+            Step::cargo("test", &format!("test --workspace --features {FEATURES} --lib --bins --tests")),
             Step::skip("skips", "cargo test does not tell which tests skipped a part; install cargo-nextest"),
         ];
     }
     let profile = if ci { "ci" } else { "default" };
     let run: Box<dyn Fn() -> Result<(), TaskError>> = Box::new(move || skipped::report(profile));
     vec![
-        Step::cargo("test", &format!("nextest run --workspace --profile {profile}")),
+        Step::cargo("test", &format!("nextest run --workspace --features {FEATURES} --profile {profile}")),
         Step { name: "skips", work: Work::Own { run, again: "cargo xtask test --only test,skips".into() } },
     ]
 }

@@ -19,6 +19,22 @@ pub(crate) fn cargo() -> OsString {
     std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
+/// What is off by default. Nothing of it needs CUDA or a server to be built and tested, so all steps have it on: cargo builds
+/// a crate once for each set of features that is asked for.
+pub(crate) const FEATURES: &str = "lately/cuda,lately/s3";
+
+/// An example of the workspace. Where one is asked for, cargo takes the features of development dependencies too.
+pub(crate) const EXAMPLE: [&str; 2] = ["--example", "compile_kernels"];
+
+/// Builds targets, named by cargo's options, as the tests' step does, so that neither builds what the other has; returns the
+/// folder of binaries.
+pub(crate) fn build(targets: &[&str]) -> Result<PathBuf, TaskError> {
+    let mut command = Command::new(cargo());
+    command.args(["build", "--quiet", "--workspace", "--features", FEATURES]).args(EXAMPLE).args(targets);
+    status(command.current_dir(root()))?;
+    Ok(target_directory()?.join("debug"))
+}
+
 /// Runs a program with our terminal and without stdin; an exit status other than 0 is an error.
 pub(crate) fn status(command: &mut Command) -> Result<(), TaskError> {
     let status =

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::state::Run;
+use crate::stepper::Stepped;
 use crate::trainer::Progress;
 
 /// Speed and time left.
@@ -24,14 +25,8 @@ impl Clock {
         Self { begun, resumed_at, rows_before, rows: rows_before, rows_total, steps, smooth }
     }
 
-    pub(crate) fn tick(
-        &mut self,
-        run: &Run,
-        epoch: u64,
-        rows: u64,
-        loss: f64,
-        learning_rate: f64,
-    ) -> Progress {
+    pub(crate) fn tick(&mut self, run: &Run, done: &Stepped, learning_rate: f64) -> Progress {
+        let Stepped { epoch, rows, loss } = *done;
         self.rows += rows;
         self.smooth = blend(self.smooth, loss);
         let seconds = self.begun.elapsed().as_secs_f64().max(1e-9);

@@ -21,6 +21,26 @@ pub type LabelWeights = BTreeMap<String, BTreeMap<String, f64>>;
 /// Weights of users: categorical user feature -> value -> weight.
 pub type UserWeights = BTreeMap<String, BTreeMap<String, f64>>;
 
+/// On what is trained.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TrainDevice {
+    /// The CPU.
+    #[default]
+    Cpu,
+    /// A CUDA device; without one nothing is trained.
+    Cuda,
+    /// A CUDA device where there is one that has kernels for the model, else the CPU.
+    Auto,
+}
+
+impl TrainDevice {
+    /// Whether it is the one that is taken where none is named.
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// Settings of training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -87,7 +107,12 @@ pub struct TrainConfig {
     /// How matrices are multiplied: `f32`, or `bf16`, which holds gradients to 1e-2 of the largest. Default f32: on a
     /// Sapphire Rapids a step takes 97 ms with it and 113 with bf16.
     pub precision: Precision,
-    /// Worker threads. Default 2.
+    /// On what is trained; the caller opens it and hands it over as [`Place`](crate::Place). Default `cpu`: its bytes are the
+    /// same on every machine, and a server's retraining there gives way to those who serve, which on a device nothing does.
+    #[serde(skip_serializing_if = "TrainDevice::is_default")]
+    // names of results that were kept before stay theirs
+    pub device: TrainDevice,
+    /// Worker threads; with a device those that make its batches. Default 2.
     pub threads: usize,
     /// Most memory that training may take, dataset included, bytes; a run that needs more is refused before its first
     /// step. 0: no bound.
@@ -125,6 +150,7 @@ impl Default for TrainConfig {
             calibration_share: 0.1,
             seed: 1,
             precision: Precision::F32,
+            device: TrainDevice::Cpu,
             threads: 2,
             memory_bytes: 0,
             save_seconds: 20,

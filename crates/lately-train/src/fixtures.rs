@@ -1,5 +1,6 @@
-//! Events for tests.
+//! Events, and small worlds of them, for tests.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use lately_features::event::{FeatureValues, Forget};
@@ -7,6 +8,12 @@ use lately_features::{
     Action, Event, EventId, FeatureValue, Impression, ImpressionItem, Item, ItemId, RequestId, Schema, User,
     UserId,
 };
+use lately_model::{Encoder, ModelConfig};
+
+use crate::config::TrainConfig;
+use crate::dataset::Dataset;
+use crate::join::{JoinOptions, join};
+use crate::random::Random;
 
 /// Start of the tests' time, ms since 1970 UTC.
 pub(crate) const T0: i64 = 1_650_000_000_000;
@@ -74,4 +81,64 @@ pub(crate) fn user(id: &str, level: &str) -> Event {
 
 pub(crate) fn forget(id: &str) -> Event {
     Event::Forget(Forget { user: UserId::new(id).unwrap(), time_ms: T0 })
+}
+
+/// Items stand at +1 or -1 in their embedding; each user saved two items of one side, which nothing but the sequence
+/// tells, and clicks that side with probability 0.9, the other with 0.1.
+pub(crate) fn world(users: usize, seed: u64) -> Dataset {
+    let mut random = Random::of(seed, &[]);
+    let mut log = Vec::new();
+    for i in 0..20 {
+        let side = if i % 2 == 0 { 1.0 } else { -1.0 };
+        let mut noise = || random.normal() as f32 * 0.3;
+        log.push(item(
+            &format!("i{i}"),
+            [side + noise(), noise(), noise(), side + noise()],
+            50.0 + f64::from(i),
+        ));
+    }
+    for u in 0..users {
+        let (name, side) = (format!("u{u}"), random.below(2));
+        for k in 0..2 {
+            let (saved, seen) = (2 * random.below(10) + side, random.below(20));
+            log.push(action(&name, &format!("i{saved}"), "save", 10 * k, ""));
+            log.push(action(&name, &format!("i{seen}"), "seen", 10 * k + 1, ""));
+        }
+        let mut items: Vec<String> = (0..20).map(|i| format!("i{i}")).collect();
+        random.shuffle(&mut items);
+        let shown: Vec<&str> = items[..5].iter().map(String::as_str).collect();
+        log.push(Event::Impression(impression(&name, &name, &shown, 100)));
+        for id in shown {
+            let of_side = id[1..].parse::<usize>().unwrap() % 2 == side;
+            if random.uniform() < if of_side { 0.9 } else { 0.1 } {
+                log.push(action(&name, id, "click", 110, &name));
+            }
+        }
+    }
+    let log = log.into_iter().enumerate().map(|(i, e)| Ok::<_, Infallible>((i as u64, e)));
+    join(&schema(), log, JoinOptions::default()).unwrap()
+}
+
+pub(crate) fn small(encoder: Encoder) -> ModelConfig {
+    ModelConfig {
+        encoder,
+        layers: 1,
+        ffn: 8,
+        first_k: 4,
+        action_dim: 4,
+        cross_layers: 1,
+        cross_width: 16,
+        hidden: vec![16],
+        ..ModelConfig::default()
+    }
+}
+
+pub(crate) fn quick() -> TrainConfig {
+    TrainConfig {
+        epochs: 8,
+        batch_rows: 64,
+        learning_rate: 1e-2,
+        window_hours: 0.01, // 36 s: tokens are 90 to 100 s old, so that it hides none
+        ..TrainConfig::default()
+    }
 }

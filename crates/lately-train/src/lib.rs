@@ -7,10 +7,12 @@
 //! for pace.
 
 pub mod ablation;
+mod ahead;
 pub mod calibration;
 pub mod chunks;
 mod clock;
 pub mod config;
+mod course;
 pub mod dataset;
 pub mod dates;
 pub mod decay;
@@ -29,7 +31,9 @@ mod labels;
 pub mod lake;
 pub mod memory;
 pub mod metrics;
+mod on_device;
 mod optim;
+mod place;
 pub mod plot;
 pub mod predict;
 pub mod publish;
@@ -38,19 +42,22 @@ pub mod replay;
 pub mod report;
 mod sampler;
 pub mod scores;
+mod start;
 pub mod state;
 mod stats;
+mod stepper;
 pub mod table;
 mod team;
 pub mod trainer;
 mod weights;
 
 pub use chunks::Chunks;
-pub use config::TrainConfig;
+pub use config::{TrainConfig, TrainDevice};
 pub use dataset::{Dataset, Slice};
 pub use dates::{DateRange, Zone};
 pub use eval::{EvalOptions, EvalReport, evaluate};
 pub use join::{JoinOptions, join, join_store};
 pub use lake::{Lake, LakeConfig, LakeReader};
+pub use place::Place;
 pub use scores::Scores;
-pub use trainer::{Control, Outcome, Progress, Start, train};
+pub use trainer::{Control, Outcome, Progress, Start, train, train_on};

@@ -3,11 +3,13 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::mem::size_of;
+use std::ops::Range;
 use std::sync::Arc;
 
 use lately_features::{Features, Token};
 use lately_model::{Gradients, Model, Scratch};
 
+use crate::ahead::{ALIVE, Maker};
 use crate::dataset::{Candidate, Dataset, Request};
 use crate::examples::{Examples, Part};
 use crate::sampler::Epoch;
@@ -20,30 +22,54 @@ pub struct Memory {
     pub dataset: u64,
     /// Weights, Adam's moments and what a save of the state takes for a moment.
     pub model: u64,
-    /// The gradient.
+    /// The gradient; of a run on a device, which holds its own: none.
     pub gradient: u64,
-    /// Activations, assembled rows and the shards' gradients of one step.
+    /// Activations, assembled rows and the shards' gradients of one step. On a device: its rows, and the staged batches that
+    /// wait for it.
     pub step: u64,
     /// An epoch's order.
     pub order: u64,
 }
 
 impl Memory {
-    /// Of a run that is about to begin. A step's part is measured on the batch with the most tokens of the
+    /// Of a run on the CPU that is about to begin. A step's part is measured on the batch with the most tokens of the
     /// first epoch.
     pub(crate) fn measure(model: &Model, examples: &Examples<'_>) -> Result<Self, TrainError> {
-        let parameters = 4 * model.parameter_count() as u64;
-        let largest = model.parameters().iter().map(|p| 4 * p.data.len() as u64).max().unwrap_or(0);
         let mut gradients = Gradients::zeros(model);
         let epoch = Epoch::new(examples, 0);
-        Ok(Self {
+        let step = step(model, examples, &epoch, &mut gradients)?;
+        Ok(Self { gradient: gradients.bytes() as u64, step, ..Self::at_rest(model, examples) })
+    }
+
+    /// Of a run on a device, what it takes of the host: weights and moments are kept here for saves.
+    pub(crate) fn beside_device(
+        model: &Model,
+        examples: &Examples<'_>,
+        maker: &mut Maker<'_>,
+    ) -> Result<Self, TrainError> {
+        let epoch = Epoch::new(examples, 0);
+        let step = match largest(examples, &epoch) {
+            Some(batch) => {
+                let ready = maker.make(&epoch, batch.clone())?;
+                (maker.part.bytes() + ALIVE * ready.staged.bytes()) as u64
+            }
+            None => 0,
+        };
+        Ok(Self { step, ..Self::at_rest(model, examples) })
+    }
+
+    /// All but what steps take.
+    fn at_rest(model: &Model, examples: &Examples<'_>) -> Self {
+        let parameters = 4 * model.parameter_count() as u64;
+        let largest = model.parameters().iter().map(|p| 4 * p.data.len() as u64).max().unwrap_or(0);
+        Self {
             dataset: dataset(examples.slice.dataset),
             model: 3 * parameters + largest,
-            gradient: gradients.bytes() as u64,
-            step: step(model, examples, &epoch, &mut gradients)?,
+            gradient: 0,
+            step: 0,
             // Numbers of requests in groups, and of groups with their sizes in the epoch's order.
             order: 40 * examples.slice.requests.len() as u64,
-        })
+        }
     }
 
     /// All of it.
@@ -86,6 +112,11 @@ impl fmt::Display for Size {
     }
 }
 
+/// An epoch's batch with the most tokens.
+fn largest<'e>(examples: &Examples<'_>, epoch: &'e Epoch) -> Option<&'e Range<usize>> {
+    epoch.batches.iter().max_by_key(|batch| examples.tokens(&epoch.groups[(*batch).clone()]))
+}
+
 /// Activations and assembled rows of the largest batch, by computing it once.
 fn step(
     model: &Model,
@@ -94,8 +125,7 @@ fn step(
     gradients: &mut Gradients,
 ) -> Result<u64, TrainError> {
     let config = examples.config;
-    let tokens = |batch: &&std::ops::Range<usize>| examples.tokens(&epoch.groups[(*batch).clone()]);
-    let Some(largest) = epoch.batches.iter().max_by_key(tokens) else { return Ok(0) };
+    let Some(largest) = largest(examples, epoch) else { return Ok(0) };
     let (mut part, mut scratch) = (Part::default(), Scratch::with_threads(config.threads));
     examples.assemble(epoch.number, &epoch.groups[largest.clone()], 1.0, &mut part);
     let head_weight = config.list_head_weights(&examples.slice.dataset.schema)?;

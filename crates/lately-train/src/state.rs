@@ -50,6 +50,8 @@ pub(crate) struct Run {
     pub(crate) moments: Vec<(Vec<f32>, Vec<f32>)>,
     /// Loss of every step done.
     pub(crate) loss: Vec<f64>,
+    /// Step of the state on disk, where there is one.
+    pub(crate) saved: Option<u64>,
     fingerprint: u128,
 }
 
@@ -91,7 +93,7 @@ impl View for Out<'_> {
 impl Run {
     pub(crate) fn new(model: Model, fingerprint: u128) -> Self {
         let moments = model.parameters().iter().map(|p| (vec![0.0; p.data.len()], vec![0.0; p.data.len()]));
-        Self { moments: moments.collect(), model, loss: Vec::new(), fingerprint }
+        Self { moments: moments.collect(), model, loss: Vec::new(), saved: None, fingerprint }
     }
 
     /// Steps done.
@@ -99,7 +101,7 @@ impl Run {
         self.loss.len() as u64
     }
 
-    pub(crate) fn save(&self, path: &Path) -> Result<(), StateError> {
+    pub(crate) fn save(&mut self, path: &Path) -> Result<(), StateError> {
         let damaged = |reason: String| StateError::Damaged { path: path.to_owned(), reason };
         let mut tensors = Vec::with_capacity(3 * self.moments.len() + 1);
         for (parameter, (m, v)) in self.model.parameters().iter().zip(&self.moments) {
@@ -123,7 +125,9 @@ impl Run {
             SafeTensorError::IoError(source) => io(source),
             other => damaged(other.to_string()),
         })?;
-        replace(&beside, path).map_err(io)
+        replace(&beside, path).map_err(io)?;
+        self.saved = Some(self.step());
+        Ok(())
     }
 
     /// Reads a state into `model`, a new one of the same configuration.
@@ -164,8 +168,9 @@ impl Run {
             moments.push((m, v));
         }
         let (losses, _) = read("loss".to_owned(), Dtype::F64, None)?.as_chunks();
-        let loss = losses.iter().map(|b| f64::from_le_bytes(*b)).collect();
-        Ok(Self { model, moments, loss, fingerprint })
+        let loss: Vec<f64> = losses.iter().map(|b| f64::from_le_bytes(*b)).collect();
+        let saved = Some(loss.len() as u64);
+        Ok(Self { model, moments, loss, saved, fingerprint })
     }
 }
 

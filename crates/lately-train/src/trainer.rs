@@ -5,22 +5,27 @@
 //! killed goes on from its last save to the very bytes that it would have reached.
 
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use lately_features::FeatureBatch;
-use lately_model::{Admission, AdmissionFit, Model, ModelConfig, ModelError, NormaliserFit};
+use lately_model::{AcceleratorError, Model, ModelError};
 use serde::Serialize;
 use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::calibration::{self, CalibrationKind};
 use crate::clock::Clock;
-use crate::config::{ConfigError, TrainConfig};
-use crate::dataset::{Slice, push_rows};
+use crate::config::{ConfigError, TrainConfig, TrainDevice};
+use crate::course::Course;
+use crate::dataset::Slice;
 use crate::examples::Examples;
 use crate::memory::{Memory, Size};
+use crate::on_device::OnDevice;
 use crate::optim::schedule;
-use crate::sampler::Epoch;
+use crate::place::{Member, Place};
+pub use crate::start::Start;
+use crate::start::admission;
 use crate::state::{Run, StateError};
+use crate::stepper::Stepper;
 use crate::team::Team;
 
 /// What the caller is told after every step.
@@ -66,6 +71,8 @@ pub struct TrainReport {
     pub rows: u64,
     /// Requests on which the weights were fitted: all but those held out for calibration.
     pub requests: usize,
+    /// What trained: `cpu`, or the device's name.
+    pub device: String,
     /// Weighted loss of every step.
     pub loss: Vec<f64>,
     /// Step at which this process took over; 0 where it began the run.
@@ -84,33 +91,16 @@ pub enum Outcome {
         /// How it went.
         report: TrainReport,
     },
+    /// All steps are done, by a member of a group that is not its first: the first has the model.
+    Followed {
+        /// Steps.
+        steps: u64,
+    },
     /// The caller stopped it; the state is saved where a path was given.
     Stopped {
         /// Steps done.
         step: u64,
     },
-}
-
-/// From what a run starts.
-#[derive(Debug, Clone, Copy)]
-pub enum Start<'m> {
-    /// Random weights, with the rows' normalisation, rates and admission.
-    New(&'m ModelConfig),
-    /// The weights of a trained model. Its normalisation and admission stay, as the weights were learned with them: a value
-    /// that it does not know is learned by the next training from new.
-    From(&'m Model),
-}
-
-impl<'m> From<&'m ModelConfig> for Start<'m> {
-    fn from(config: &'m ModelConfig) -> Self {
-        Self::New(config)
-    }
-}
-
-impl<'m> From<&'m Model> for Start<'m> {
-    fn from(model: &'m Model) -> Self {
-        Self::From(model)
-    }
 }
 
 /// Why training failed.
@@ -147,14 +137,70 @@ pub enum TrainError {
         /// What takes how much.
         memory: Box<Memory>,
     },
+    /// The device cannot train such a model.
+    #[error("{device} has no kernels for {what}: train on the CPU (--device cpu, or auto; `[train] device`)")]
+    Unsupported {
+        /// Its name.
+        device: String,
+        /// Of what it has none.
+        what: String,
+    },
+    /// The device failed.
+    #[error("{device} failed at step {step}: {source}; {}", after(*saved))]
+    Device {
+        /// Its name.
+        device: String,
+        /// Steps done before.
+        step: u64,
+        /// Step of the state on disk, as far as this process knows.
+        saved: Option<u64>,
+        /// What it did.
+        source: Box<AcceleratorError>,
+    },
+    /// A group has no such member.
+    #[error("a group of {size} has no member {rank}: they are numbered from 0")]
+    Member {
+        /// The number.
+        rank: usize,
+        /// Members.
+        size: usize,
+    },
+    /// The thread that makes batches for a device cannot be started.
+    #[error("cannot start a thread that makes batches: {0}")]
+    Thread(#[source] std::io::Error),
     /// The loss is no longer a number.
     #[error("the loss is not finite at step {0}: lower learning_rate or look for features of extreme size")]
     Diverged(u64),
 }
 
-/// Trains a model on a slice, from new ([`ModelConfig`]) or from another's weights ([`Model`]). With `state`, the run saves itself there every `save_seconds` and at the end, and goes
-/// on from what it finds there; the caller removes the file when the model is safe elsewhere.
+/// What can be done after a device has failed.
+fn after(saved: Option<u64>) -> String {
+    let begin = "--device cpu (`[train] device`) begins anew on the CPU";
+    match saved {
+        Some(step) => {
+            format!("the state of step {step} is kept, and the same command goes on from it; {begin}")
+        }
+        None => format!("the same command goes on from a saved state, where there is one; {begin}"),
+    }
+}
+
+/// Trains a model on a slice on the CPU, from new ([`ModelConfig`](lately_model::ModelConfig)) or from another's weights ([`Model`]). With `state`, the run
+/// saves itself there every `save_seconds` and at the end, and goes on from what it finds there; the caller removes the file
+/// when the model is safe elsewhere.
 pub fn train<'m>(
+    slice: &Slice<'_>,
+    start: impl Into<Start<'m>>,
+    config: &TrainConfig,
+    state: Option<&Path>,
+    progress: &mut dyn FnMut(&Progress) -> Control,
+) -> Result<Outcome, TrainError> {
+    train_on(Place::Cpu, slice, start, config, state, progress)
+}
+
+/// As [`train`], in a place. Weights are read back from a device before each save and at the end. A device that fails ends the
+/// run, with the state as it was saved last: no run changes its place.
+pub fn train_on<'m>(
+    place: Place<'_>,
     slice: &Slice<'_>,
     start: impl Into<Start<'m>>,
     config: &TrainConfig,
@@ -163,6 +209,7 @@ pub fn train<'m>(
 ) -> Result<Outcome, TrainError> {
     let schema = &slice.dataset.schema;
     config.validate(schema)?;
+    let member = Member::of(&place)?;
     let calibrated = config.calibration != CalibrationKind::None;
     let split = calibrated.then(|| slice.split_newest(config.calibration_share));
     let fitted = split.as_ref().map_or(slice, |(older, _)| older);
@@ -172,7 +219,7 @@ pub fn train<'m>(
     let examples = Examples::new(fitted, config)?;
     let start = start.into();
     start.check(&schema.hash())?;
-    let fingerprint = fingerprint(slice, start, config);
+    let fingerprint = fingerprint(slice, start, config, &place);
     let mut run = match state.filter(|path| path.exists()) {
         Some(path) => Run::load(path, fingerprint, start.blank(slice, config)?)?,
         None => Run::new(start.model(&examples)?, fingerprint),
@@ -180,48 +227,33 @@ pub fn train<'m>(
     if let Start::New(_) = start {
         run.model.set_admission(admission(slice), schema)?;
     }
-    let (mut counts, mut rows) = (Vec::new(), 0);
-    for epoch in (0..config.epochs.into()).map(|number| Epoch::new(&examples, number)) {
-        counts.push(epoch.batches.len() as u64);
-        rows += epoch.size(&(0..epoch.groups.len())).rows as u64;
-    }
-    let steps: u64 = counts.iter().sum();
-    if steps == 0 {
+    let course = Course::new(&examples);
+    if course.steps == 0 {
         return Err(TrainError::Empty);
     }
-    let mut team = Team::new(&run.model, &examples)?;
-    let mut clock = Clock::new(&run, rows, steps);
-    let mut saved = Instant::now();
-    let mut first = 0;
-    for (epoch, count) in (0..).zip(&counts) {
-        if run.step() < first + count {
-            let order = Epoch::new(&examples, epoch);
-            while run.step() < first + count {
-                let rate = rate(config, run.step(), steps);
-                let batch = &order.batches[(run.step() - first) as usize];
-                let (loss, rows) = team.step(&mut run, &order, batch, rate)?;
-                let report = clock.tick(&run, epoch, rows, loss, rate);
-                let stop = progress(&report) == Control::Stop && run.step() < steps;
-                if let Some(path) = state
-                    && (stop || saved.elapsed() >= Duration::from_secs(config.save_seconds))
-                {
-                    run.save(path)?;
-                    saved = Instant::now();
-                }
-                if stop {
-                    return Ok(Outcome::Stopped { step: run.step() });
-                }
-            }
+    let mut clock = Clock::new(&run, course.rows, course.steps);
+    let state = state.filter(|_| member.leads());
+    let stopped = match place {
+        Place::Cpu => {
+            let mut team = Team::new(&run.model, &course, run.step())?;
+            steps(&mut team, &mut run, &course, &mut clock, state, progress)?
         }
-        first += count;
+        Place::Device { accelerator, group } => thread::scope(|scope| {
+            let mut device = OnDevice::new(scope, accelerator, (group, member), &run, &course)?;
+            steps(&mut device, &mut run, &course, &mut clock, state, progress)
+        })?,
+    };
+    if stopped {
+        return Ok(Outcome::Stopped { step: run.step() });
     }
-    if let Some(path) = state {
-        run.save(path)?;
+    if !member.leads() {
+        return Ok(Outcome::Followed { steps: course.steps });
     }
     let report = TrainReport {
-        steps,
-        rows,
+        steps: course.steps,
+        rows: course.rows,
         requests: fitted.requests.len(),
+        device: place.name().to_owned(),
         resumed_at: clock.resumed_at,
         seconds: clock.begun.elapsed().as_secs_f64(),
         loss: run.loss,
@@ -234,14 +266,50 @@ pub fn train<'m>(
     Ok(Outcome::Finished { model, report })
 }
 
+/// Takes the steps that are left; whether it was told to stop before the last.
+fn steps(
+    stepper: &mut dyn Stepper,
+    run: &mut Run,
+    course: &Course<'_>,
+    clock: &mut Clock,
+    state: Option<&Path>,
+    progress: &mut dyn FnMut(&Progress) -> Control,
+) -> Result<bool, TrainError> {
+    let config = course.examples.config;
+    let mut saved = Instant::now();
+    loop {
+        let rate = rate(config, run.step(), course.steps);
+        let Some(done) = stepper.step(run, rate)? else { break };
+        let report = clock.tick(run, &done, rate);
+        let stop = progress(&report) == Control::Stop && run.step() < course.steps;
+        if let Some(path) = state
+            && (stop || saved.elapsed() >= Duration::from_secs(config.save_seconds))
+        {
+            stepper.settle(run)?;
+            run.save(path)?;
+            saved = Instant::now();
+        }
+        if stop {
+            return Ok(true);
+        }
+    }
+    stepper.settle(run)?;
+    if let Some(path) = state {
+        run.save(path)?;
+    }
+    Ok(false)
+}
+
 fn rate(config: &TrainConfig, step: u64, steps: u64) -> f64 {
     let warmup = (config.warmup * steps as f64).round() as u64;
     schedule(config.learning_rate, warmup, config.final_rate, step, steps)
 }
 
-/// All that decides a run's result: rows, model and settings but for those that only decide its pace.
-fn fingerprint(slice: &Slice<'_>, start: Start<'_>, config: &TrainConfig) -> u128 {
-    let settings = TrainConfig { threads: 0, memory_bytes: 0, save_seconds: 0, ..config.clone() };
+/// All that decides a run's result: rows, model, settings but for those that only decide its pace, and the place.
+fn fingerprint(slice: &Slice<'_>, start: Start<'_>, config: &TrainConfig, place: &Place<'_>) -> u128 {
+    let (threads, memory_bytes, save_seconds) = (0, 0, 0);
+    let device = TrainDevice::default(); // what was asked for; the place is what came of it
+    let settings = TrainConfig { threads, memory_bytes, save_seconds, device, ..config.clone() };
     let start = match start {
         Start::New(model) => format!("{model:?}"),
         Start::From(model) => {
@@ -252,88 +320,8 @@ fn fingerprint(slice: &Slice<'_>, start: Start<'_>, config: &TrainConfig) -> u12
             format!("{:?} {:032x}", model.config(), hasher.digest128())
         }
     };
-    let text = format!("{:032x} {start} {settings:?}", slice.fingerprint());
+    let text = format!("{:032x} {start} {settings:?}{}", slice.fingerprint(), place.fingerprint());
     xxhash_rust::xxh3::xxh3_128(text.as_bytes())
-}
-
-impl Start<'_> {
-    /// A model into which a saved state is read.
-    fn blank(self, slice: &Slice<'_>, config: &TrainConfig) -> Result<Model, TrainError> {
-        match self {
-            Self::New(model) => Ok(Model::new(model.clone(), &slice.dataset.schema, config.seed)?),
-            Self::From(model) => uncalibrated(model),
-        }
-    }
-
-    /// The model before the first step.
-    fn model(self, examples: &Examples<'_>) -> Result<Model, TrainError> {
-        match self {
-            Self::New(model) => new(examples, model),
-            Self::From(model) => uncalibrated(model),
-        }
-    }
-
-    fn check(self, rows: &str) -> Result<(), TrainError> {
-        match self {
-            Self::From(model) if model.schema_hash() != rows => {
-                let (model, rows) = (model.schema_hash().to_owned(), rows.to_owned());
-                Err(TrainError::Schema { model, rows })
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-/// Training is on raw logits; the calibration is fitted again after it.
-fn uncalibrated(model: &Model) -> Result<Model, TrainError> {
-    let mut model = model.clone();
-    model.set_calibration(None)?;
-    Ok(model)
-}
-
-/// Which values of categorical features the rows hold often enough; a resumed run counts again.
-fn admission(slice: &Slice<'_>) -> Admission {
-    let mut fit = AdmissionFit::new(&slice.dataset.schema);
-    if fit.is_empty() {
-        return fit.finish();
-    }
-    let mut batch = FeatureBatch::default();
-    for request in slice.iter() {
-        batch.clear();
-        push_rows(&mut batch, slice.dataset, request, &request.context(), &[], request.candidates.iter());
-        fit.add(&batch);
-    }
-    fit.finish()
-}
-
-/// A new model with the rows' normalisation, each head's bias at the logit of its (weighted) rate, so that the first
-/// steps need not learn it.
-fn new(examples: &Examples<'_>, model: &ModelConfig) -> Result<Model, TrainError> {
-    let slice = examples.slice;
-    let mut model = Model::new(model.clone(), &slice.dataset.schema, examples.config.seed)?;
-    if !model.config().compatibility {
-        let mut fit = NormaliserFit::new(&slice.dataset.schema);
-        let mut batch = FeatureBatch::default();
-        for request in slice.iter() {
-            batch.clear();
-            let rows = request.candidates.iter();
-            // Without tokens: they share the candidates' scale.
-            push_rows(&mut batch, slice.dataset, request, &request.context(), &[], rows);
-            fit.add(&batch);
-        }
-        model.set_normaliser(fit.finish())?;
-    }
-    let mut sums = vec![(0.0, 0.0); slice.dataset.heads()];
-    for (candidate, weights) in examples.weighted() {
-        for (head, (weight, sum)) in weights.zip(&mut sums).enumerate() {
-            sum.0 += weight;
-            sum.1 += weight * f64::from(u8::from(slice.dataset.label(candidate, head)));
-        }
-    }
-    // Half a row of each class keeps a head without positives finite.
-    let logit = |(all, positive): (f64, f64)| ((positive + 0.5) / (all - positive + 0.5)).ln() as f32;
-    model.set_head_bias(&sums.into_iter().map(logit).collect::<Vec<_>>())?;
-    Ok(model)
 }
 
 #[cfg(test)]

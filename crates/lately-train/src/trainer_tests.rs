@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::chunks::Chunks;
-use crate::dataset::{Candidate, Dataset, Request};
+use crate::dataset::{Candidate, Dataset, Request, push_rows};
 use crate::dates::Zone;
 use crate::fixtures::*;
 use crate::join::{JoinOptions, join};
@@ -11,46 +11,11 @@ use crate::memory::Memory;
 use crate::metrics::auc;
 use crate::predict::{self, by_model};
 use crate::random::Random;
+use crate::start::new;
 use lately_features::event::FeatureValues;
 use lately_features::schema::{FeatureKind, bucket};
-use lately_features::{Event, FeatureValue, Features};
-use lately_model::{Encoder, HeadCalibration};
-
-/// Items stand at +1 or -1 in their embedding; each user saved two items of one side, which nothing but the sequence
-/// tells, and clicks that side with probability 0.9, the other with 0.1.
-fn world(users: usize, seed: u64) -> Dataset {
-    let mut random = Random::of(seed, &[]);
-    let mut log = Vec::new();
-    for i in 0..20 {
-        let side = if i % 2 == 0 { 1.0 } else { -1.0 };
-        let mut noise = || random.normal() as f32 * 0.3;
-        log.push(item(
-            &format!("i{i}"),
-            [side + noise(), noise(), noise(), side + noise()],
-            50.0 + f64::from(i),
-        ));
-    }
-    for u in 0..users {
-        let (name, side) = (format!("u{u}"), random.below(2));
-        for k in 0..2 {
-            let (saved, seen) = (2 * random.below(10) + side, random.below(20));
-            log.push(action(&name, &format!("i{saved}"), "save", 10 * k, ""));
-            log.push(action(&name, &format!("i{seen}"), "seen", 10 * k + 1, ""));
-        }
-        let mut items: Vec<String> = (0..20).map(|i| format!("i{i}")).collect();
-        random.shuffle(&mut items);
-        let shown: Vec<&str> = items[..5].iter().map(String::as_str).collect();
-        log.push(Event::Impression(impression(&name, &name, &shown, 100)));
-        for id in shown {
-            let of_side = id[1..].parse::<usize>().unwrap() % 2 == side;
-            if random.uniform() < if of_side { 0.9 } else { 0.1 } {
-                log.push(action(&name, id, "click", 110, &name));
-            }
-        }
-    }
-    let log = log.into_iter().enumerate().map(|(i, e)| Ok::<_, Infallible>((i as u64, e)));
-    join(&schema(), log, JoinOptions::default()).unwrap()
-}
+use lately_features::{Event, FeatureBatch, FeatureValue, Features};
+use lately_model::{Encoder, HeadCalibration, ModelConfig};
 
 /// The same users, but each item is a request of its own, a second apart.
 fn streams(users: usize, seed: u64) -> Dataset {
@@ -67,34 +32,10 @@ fn streams(users: usize, seed: u64) -> Dataset {
     d
 }
 
-fn small(encoder: Encoder) -> ModelConfig {
-    ModelConfig {
-        encoder,
-        layers: 1,
-        ffn: 8,
-        first_k: 4,
-        action_dim: 4,
-        cross_layers: 1,
-        cross_width: 16,
-        hidden: vec![16],
-        ..ModelConfig::default()
-    }
-}
-
-fn quick() -> TrainConfig {
-    TrainConfig {
-        epochs: 8,
-        batch_rows: 64,
-        learning_rate: 1e-2,
-        window_hours: 0.01, // 36 s: tokens are 90 to 100 s old, so that it hides none
-        ..TrainConfig::default()
-    }
-}
-
 fn run(d: &Dataset, model: &ModelConfig, config: &TrainConfig) -> (Model, TrainReport) {
     match train(&d.all(), model, config, None, &mut |_| Control::Continue).unwrap() {
         Outcome::Finished { model, report } => (*model, report),
-        Outcome::Stopped { .. } => panic!("nobody stopped it"),
+        other => panic!("nobody stopped it: {other:?}"),
     }
 }
 
@@ -254,7 +195,7 @@ fn twenty_interrupted_runs_end_as_the_whole_one() {
                 assert_eq!(report.resumed_at, point);
                 assert!((bits(&model, &report), model.calibration().cloned()) == want, "step {point}");
             }
-            Outcome::Stopped { .. } => panic!("nobody stopped it"),
+            other => panic!("nobody stopped it: {other:?}"),
         }
         points.push(point);
     }
@@ -373,6 +314,7 @@ fn a_stopped_run_ends_as_if_it_had_not_been() {
                     assert_eq!(step, stops.remove(0));
                     None
                 }
+                followed @ Outcome::Followed { .. } => panic!("it is alone: {followed:?}"),
             }
         })
         .unwrap();
@@ -382,7 +324,7 @@ fn a_stopped_run_ends_as_if_it_had_not_been() {
     let again = TrainConfig { threads: 1, ..config.clone() };
     match train(&d.all(), &model, &again, Some(&path), &mut |_| panic!("no step is left")).unwrap() {
         Outcome::Finished { model, report } => assert!(bits(&model, &report) == want),
-        Outcome::Stopped { .. } => panic!("nobody stopped it"),
+        other => panic!("nobody stopped it: {other:?}"),
     }
 }
 

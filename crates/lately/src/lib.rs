@@ -1,5 +1,5 @@
 //! Everything of the binary, as a library for its end-to-end tests: the command line ([`commands`]), configuration
-//! ([`config`]), the composition ([`wire_up`]), learning from a log ([`log_source`], [`embeddings`],
+//! ([`config`]), the composition ([`wire_up`]), devices ([`device`]), learning from a log ([`log_source`], [`embeddings`],
 //! [`learn`], [`retrain`]), comparing configurations ([`ablate`]), the
 //! watch over drift and skew ([`watch`], [`doctor`]), load tests ([`load`]) and sizing ([`size`]), importers
 //! ([`import`]), the synthetic world ([`world`]), the demo ([`demo`]) and weeks of a synthetic product ([`simulate`]).
@@ -9,7 +9,7 @@ pub mod commands;
 pub mod config;
 pub mod data_dir;
 pub mod demo;
-mod device;
+pub mod device;
 pub mod doctor;
 pub mod embeddings;
 pub mod experiments;

@@ -3,11 +3,12 @@
 
 use std::fs;
 use std::io::Read;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use lately_features::Event;
 use lately_server::read_page;
 use lately_store::{Store, StoreError};
@@ -16,6 +17,10 @@ use lately_train::{Dataset, JoinOptions};
 
 use crate::data_dir::DataDir;
 
+/// Longest wait for other processes to have read the log: each of 16 may take minutes.
+const TURN_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Between looks at whether it is this process's turn.
+const TURN_LOOK: Duration = Duration::from_millis(200);
 /// Name of the file in which a server leaves its admin address.
 const ADMIN: &str = "admin.address";
 /// Longest time for one page of the log.
@@ -33,6 +38,37 @@ pub fn dataset(dir: &DataDir, options: JoinOptions) -> Result<Dataset> {
     let mut joiner = Joiner::new(&dir.schema, options)?;
     each(dir, &mut |offset, event| Ok(joiner.push(offset, event)?))?;
     Ok(joiner.finish())
+}
+
+/// Joins the log of a data directory in one of several processes that train together on the same rows: each waits until no
+/// other has it open.
+///
+/// # Errors
+/// Where a server has it open: its log grows while one process after another reads it.
+pub(crate) fn dataset_in_turn(dir: &DataDir, options: JoinOptions) -> Result<Dataset> {
+    let begun = Instant::now();
+    let store = loop {
+        match dir.open_store(None) {
+            Err(StoreError::Locked(_)) if is_served(dir) => bail!(
+                "{} is being served, and its log grows: several processes must train on the same rows; stop the server, or \
+                 train on a copy of the directory",
+                dir.path.display()
+            ),
+            Err(StoreError::Locked(_)) if begun.elapsed() < TURN_TIMEOUT => std::thread::sleep(TURN_LOOK),
+            opened => {
+                break opened.with_context(|| format!("cannot open the store of {}", dir.path.display()))?;
+            }
+        }
+    };
+    let mut joiner = Joiner::new(&dir.schema, options)?;
+    Log::of(&Arc::new(store)).each(&mut |offset, event| Ok(joiner.push(offset, event)?))?;
+    Ok(joiner.finish())
+}
+
+/// Whether a server answers where one has left its address; one that was killed leaves it too.
+fn is_served(dir: &DataDir) -> bool {
+    let address = fs::read_to_string(admin_file(&dir.path)).ok().and_then(|text| text.parse().ok());
+    address.is_some_and(|address| TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok())
 }
 
 /// Hands over the log of a data directory record by record, whoever has it open.

@@ -59,7 +59,7 @@ impl Server {
     /// Opens a data directory and serves it. `extra` routes join the data port.
     pub fn start(dir: &DataDir, bind: &str, admin_bind: &str, extra: Option<Router>) -> Result<Self> {
         // Before all else: what cannot be had must not cost the opening of a store.
-        let accelerator = device::open(dir.config.rank.device)?;
+        let accelerator = device::open(dir.config.rank.device.into(), 0, "serving")?;
         // Before the parts, so that nothing is counted before. One recorder a process: a second server in it (tests) goes without.
         let metrics = install_metrics().inspect_err(|error| tracing::warn!(%error, "no metrics")).ok();
         let registry = dir.registry()?;

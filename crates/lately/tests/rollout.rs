@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use lately::data_dir::DataDir;
 use lately::demo::crowd::Crowd;
 use lately::demo::{Demo, DemoOptions, demo_toml};
+use lately::device::TrainingDevice;
 use lately::learn::{Plan, champion, learn};
 use lately::wire_up::Server;
 use lately::world::WorldConfig;
@@ -89,8 +90,9 @@ impl House {
         let (dir, server) = (&self.demo.dir, &self.demo.server);
         let dataset = join_store(&server.store, &dir.schema, JoinOptions::default())?;
         let train = TrainConfig { seed: 2, ..dir.config.train.clone() };
-        let plan = Plan { model: dir.config.model.clone(), train, start: None, parent: None, state: None };
-        learn(&dataset.all(), &plan, false)?.publish(&server.registry, None, None)
+        let (model, device) = (dir.config.model.clone(), TrainingDevice::default());
+        let plan = Plan { model, train, device, start: None, parent: None, state: None };
+        learn(&dataset.all(), &plan, false)?.publish(&server.registry, None)
     }
 
     /// A version with other weights, which is named by `alias` at once: they are finite, so it passes all checks.

@@ -93,6 +93,18 @@ impl Stretch {
     pub fn segments(&self) -> usize {
         self.offsets.len() - 1
     }
+
+    fn bytes(&self) -> usize {
+        let of_tables = |tables: &[TableRows]| -> usize {
+            tables.iter().map(|t| t.indices.len() + t.back.numbers()).sum()
+        };
+        let Uses { first, count, place } = &self.uses;
+        let of_segments = [&self.offsets, &self.source, &self.row_segment, &self.row_starts];
+        let lists = of_segments.into_iter().chain([first, count, place]).map(Vec::len);
+        let values = [&self.token_items, &self.candidates, &self.features, &self.summary].map(Vec::len);
+        let tables = of_tables(&self.token_tables) + of_tables(&self.tables);
+        4 * (lists.chain(values).sum::<usize>() + tables)
+    }
 }
 
 /// A batch, staged.
@@ -113,6 +125,13 @@ impl StagedBatch {
     /// Rows of it.
     pub fn rows(&self) -> usize {
         self.stretches.last().map_or(0, |s| s.rows.end)
+    }
+
+    /// Bytes of its numbers.
+    pub fn bytes(&self) -> usize {
+        let stretches: usize = self.stretches.iter().map(Stretch::bytes).sum();
+        let own = self.label.len() + self.weight.len() + self.offsets.len() + self.copies.len();
+        stretches + 4 * (own + self.head_weight.len())
     }
 
     /// Loss of a stretch, and its gradients (overwritten): of the logits without the rate tower, and of the tower's. All
@@ -355,6 +374,10 @@ impl TableRows {
 }
 
 impl Scatter {
+    fn numbers(&self) -> usize {
+        self.rows.len() + self.starts.len() + self.from.len() + self.share.len()
+    }
+
     /// From rows of `slots` indices each to what they name, which is below `rows`; of several slots 0 is an empty one.
     fn of(indices: &[u32], slots: usize, rows: usize) -> Self {
         let mut entries: Vec<(u32, u32, f32)> = Vec::with_capacity(indices.len());

@@ -200,6 +200,7 @@ impl<'a> Lab<'a> {
         let model = match outcome {
             Outcome::Finished { model, .. } => *model,
             Outcome::Stopped { step } => unreachable!("a training stopped itself at step {step}"),
+            Outcome::Followed { .. } => unreachable!("a training on the CPU is nobody's follower"),
         };
         trainings.push(Training {
             arm: self.options.arms[arm].name.clone(),

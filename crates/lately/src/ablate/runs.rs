@@ -1,7 +1,6 @@
 //! Trains and measures every configuration with every seed, one after the other: one model and its scores are in
 //! memory at a time.
 
-use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -13,6 +12,7 @@ use lately_train::{EvalOptions, Slice, TrainConfig};
 
 use super::kept::{Folder, Kept, program};
 use super::suite::Entry;
+use crate::device::TrainingDevice;
 use crate::learn::{Plan, learn};
 
 /// What all runs share.
@@ -87,16 +87,15 @@ pub fn run(
 /// Trains, scores, measures and keeps one.
 fn one(bench: &Bench<'_>, entry: &Entry, train: TrainConfig) -> Result<Kept> {
     let state = bench.kept.state(&entry.model, &train)?;
-    let plan = Plan { model: entry.model.clone(), train, start: None, parent: None, state: Some(&state) };
+    let (model, device) = (entry.model.clone(), TrainingDevice::open(train.device)?);
+    let plan = Plan { model, train, device, start: None, parent: None, state: Some(&state) };
     let trained = learn(&bench.train, &plan, true)?;
     let threads = plan.train.threads;
     let scores = by_model(&entry.name, &bench.test, &bench.chunks, &trained.model, threads)?;
     let measured = measure(&bench.test, &bench.chunks, &scores, &bench.options)?;
     let kept = Kept::new(plan.model.clone(), plan.train.clone(), trained.report.seconds, measured);
     bench.kept.keep(&kept)?;
-    if state.exists() {
-        fs::remove_file(&state).with_context(|| format!("cannot remove {}", state.display()))?;
-    }
+    trained.done()?;
     Ok(kept)
 }
 

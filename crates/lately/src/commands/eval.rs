@@ -14,6 +14,7 @@ use lately_train::{DateRange, EvalOptions, JoinOptions, Slice, evaluate, plot, t
 
 use super::train::{Days, train_and_publish, write_json};
 use crate::data_dir::DataDir;
+use crate::device::TrainingDevice;
 use crate::learn::encoder_name;
 use crate::log_source;
 
@@ -126,7 +127,9 @@ fn other(
     println!("the registry has no model without what is compared: training one on the same days");
     let mut train = dir.config.train.clone();
     train.seed = champion.seed;
-    let (_, trained) = train_and_publish(dir, past, wanted, train, None)?;
+    let device = TrainingDevice::open(train.device)?;
+    let trained = train_and_publish(dir, past, wanted, train, device, None)?;
+    let (_, trained) = trained.context("another process has the model")?;
     Ok(by_model(what, slice, chunks, &trained.model, threads)?)
 }
 

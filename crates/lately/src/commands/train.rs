@@ -9,12 +9,13 @@ use lately_features::Schema;
 use lately_model::{Encoder, ModelConfig, checkpoint};
 use lately_store::Registry;
 use lately_train::publish::CHAMPION;
-use lately_train::{Dataset, DateRange, JoinOptions, Slice, TrainConfig, Zone};
+use lately_train::{Dataset, DateRange, JoinOptions, Slice, TrainConfig, TrainDevice, Zone};
 
 use crate::config::Config;
 use crate::data_dir::DataDir;
+use crate::device::{TrainingDevice, seat};
 use crate::embeddings::Embedding;
-use crate::learn::{Plan, Trained, champion, encoder_name, learn};
+use crate::learn::{Plan, Trained, champion, encoder_name, learn_together};
 use crate::log_source;
 
 /// Which rows of a data directory.
@@ -68,9 +69,17 @@ pub(crate) struct Args {
     /// Default: lately.toml's.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     memory: Option<u64>,
+    /// On what it trains: cpu, cuda, or auto (a CUDA device where there is one with kernels for the model, else the CPU);
+    /// default: lately.toml's. Several processes, each with a CUDA device, train together where torchrun starts them.
+    #[arg(long, value_parser = parse_device)]
+    device: Option<TrainDevice>,
     /// Write what was done as JSON.
     #[arg(long, value_name = "PATH")]
     json: Option<PathBuf>,
+}
+
+fn parse_device(text: &str) -> Result<TrainDevice, String> {
+    serde_json::from_value(text.into()).map_err(|_| "auto, cuda or cpu".to_owned())
 }
 
 fn parse_encoder(text: &str) -> Result<Encoder, String> {
@@ -99,7 +108,6 @@ fn parse_size(text: &str) -> Result<u64, String> {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let dir = DataDir::open(&args.days.data)?;
     let zone = args.days.zone(&dir.config)?;
-    let dataset = rows(&dir, args.days.range(&zone)?)?;
     let mut model = dir.config.model.clone();
     let mut train = dir.config.train.clone();
     model.encoder = args.encoder.unwrap_or(model.encoder);
@@ -109,12 +117,20 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     train.epochs = args.epochs.unwrap_or(train.epochs);
     train.seed = args.seed.unwrap_or(train.seed);
     train.memory_bytes = args.memory.unwrap_or(train.memory_bytes);
+    train.device = args.device.unwrap_or(train.device);
+    // Before the join: what cannot be had must not cost it.
+    let device = TrainingDevice::at(train.device, seat()?)?;
+    let range = args.days.range(&zone)?;
+    let dataset =
+        if device.members() > 1 { rows_of_member(&dir, range, &device)? } else { rows(&dir, range)? };
     train.zone = zone;
     let alias = Some(args.alias.as_str()).filter(|alias| *alias != "-");
-    let (version, trained) = match args.incremental {
-        true => go_on(&dir, &dataset, train, alias)?,
-        false => train_and_publish(&dir, &dataset.all(), model, train, alias)?,
+    let trained = match args.incremental {
+        true => go_on(&dir, &dataset, train, device, alias)?,
+        false => train_and_publish(&dir, &dataset.all(), model, train, device, alias)?,
     };
+    // Of several processes one has the model, and tells.
+    let Some((version, trained)) = trained else { return Ok(()) };
     if let Some(path) = &args.json {
         let json = serde_json::json!({
             "version": version,
@@ -132,8 +148,9 @@ fn go_on(
     dir: &DataDir,
     dataset: &Dataset,
     train: TrainConfig,
+    device: TrainingDevice,
     alias: Option<&str>,
-) -> Result<(String, Trained)> {
+) -> Result<Option<(String, Trained)>> {
     let registry = dir.registry()?;
     let version =
         champion(&registry)?.context("there is no champion to go on from: train without --incremental")?;
@@ -147,16 +164,34 @@ fn go_on(
     }
     let state = dir.path.join("training").join("incremental.state");
     let model = manifest.config.clone();
-    let plan = Plan { model, train, start: Some(&start), parent: Some(version), state: Some(&state) };
+    let (start, parent) = (Some(&start), Some(version));
+    let plan = Plan { model, train, device, start, parent, state: Some(&state) };
     finish(&registry, &plan, &slice, alias)
 }
 
 /// Joins the directory's log into the rows of a range of time.
 pub(crate) fn rows(dir: &DataDir, range: DateRange) -> Result<Dataset> {
+    joined(dir, range, true, log_source::dataset)
+}
+
+/// The same in one of several processes that train together: the first tells what it found.
+fn rows_of_member(dir: &DataDir, range: DateRange, device: &TrainingDevice) -> Result<Dataset> {
+    joined(dir, range, device.leads(), log_source::dataset_in_turn)
+}
+
+fn joined(
+    dir: &DataDir,
+    range: DateRange,
+    tell: bool,
+    join: fn(&DataDir, JoinOptions) -> Result<Dataset>,
+) -> Result<Dataset> {
     let start = Instant::now();
     let embedding = dir.active_embedding()?;
     let vectors = embedding.as_ref().map(|e| e.vectors.clone());
-    let dataset = log_source::dataset(dir, JoinOptions { range, vectors, ..JoinOptions::default() })?;
+    let dataset = join(dir, JoinOptions { range, vectors, ..JoinOptions::default() })?;
+    if !tell {
+        return Ok(dataset);
+    }
     describe(&dataset, &dir.schema, start);
     if let Some(embedding) = embedding {
         describe_vectors(&dataset, &embedding);
@@ -208,18 +243,21 @@ fn describe(dataset: &Dataset, schema: &Schema, start: Instant) {
     }
 }
 
-/// Trains on the rows, resuming a killed run of the same rows and settings, and publishes the model.
+/// Trains on the rows, resuming a killed run of the same rows and settings, and publishes the model. `None`: by another process
+/// of those that train together.
 pub(crate) fn train_and_publish(
     dir: &DataDir,
     slice: &Slice<'_>,
     model: ModelConfig,
     train: TrainConfig,
+    device: TrainingDevice,
     alias: Option<&str>,
-) -> Result<(String, Trained)> {
+) -> Result<Option<(String, Trained)>> {
     let registry = dir.registry()?;
     let state = dir.path.join("training").join(format!("{}.state", encoder_name(&model)));
     let parent = champion(&registry)?;
-    finish(&registry, &Plan { model, train, start: None, parent, state: Some(&state) }, slice, alias)
+    let plan = Plan { model, train, device, start: None, parent, state: Some(&state) };
+    finish(&registry, &plan, slice, alias)
 }
 
 fn finish(
@@ -227,9 +265,15 @@ fn finish(
     plan: &Plan<'_>,
     slice: &Slice<'_>,
     alias: Option<&str>,
-) -> Result<(String, Trained)> {
-    let trained = learn(slice, plan, true)?;
-    let version = trained.publish(registry, alias, plan.state)?.to_string();
+) -> Result<Option<(String, Trained)>> {
+    let (leads, members) = (plan.device.leads(), plan.device.members());
+    let mut began = |device: &str| match members {
+        1 => println!("training on {device}"),
+        _ if leads => println!("training on {device}, the first of {members} processes"),
+        _ => {}
+    };
+    let Some(trained) = learn_together(slice, plan, leads, &mut began)? else { return Ok(None) };
+    let version = trained.publish(registry, alias)?.to_string();
     let report = &trained.report;
     println!(
         "trained {} on {} requests: {} steps, {} rows in {:.1} s ({:.0} rows/s){}",
@@ -248,7 +292,7 @@ fn finish(
         },
     );
     println!("published {version}{}", alias.map(|a| format!(" as {a}")).unwrap_or_default());
-    Ok((version, trained))
+    Ok(Some((version, trained)))
 }
 
 pub(crate) fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {

@@ -18,6 +18,7 @@ use lately_train::{JoinOptions, join_store};
 use tempfile::TempDir;
 
 use crate::data_dir::DataDir;
+use crate::device::TrainingDevice;
 use crate::learn::{Plan, champion, learn};
 use crate::wire_up::{Server, now_ms};
 use crate::world::{SCHEMA, World, WorldConfig};
@@ -133,12 +134,13 @@ fn first_model(
     let plan = Plan {
         model: dir.config.model.clone(),
         train: dir.config.train.clone(),
+        device: TrainingDevice::default(),
         start: None,
         parent: None,
         state: None,
     };
     let trained = learn(&dataset.all(), &plan, options.bars)?;
-    let version = trained.publish(&dir.registry()?, Some(lately_train::publish::CHAMPION), None)?;
+    let version = trained.publish(&dir.registry()?, Some(lately_train::publish::CHAMPION))?;
     say(&format!(
         "trained {:.12} on {} rows in {:.1} s ({:.0} rows/s)",
         version.to_string(),

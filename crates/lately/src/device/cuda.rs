@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use lately_cuda::{CudaEngine, CudaError, Device};
+use lately_cuda::{CudaEngine, CudaError, CudaLearner, Device};
 use lately_features::FeatureBatch;
-use lately_model::{Accelerator, AcceleratorError, Model, Scorer, ServingPrecision};
+use lately_model::training::{Learner, LearnerOptions, Moments, StagedBatch};
+use lately_model::{Accelerator, AcceleratorError, AdamStep, Model, Scorer, ServingPrecision};
 
 /// An opened card.
 #[derive(Debug)]
@@ -16,6 +17,10 @@ pub(super) struct Card {
 /// A model on it.
 #[derive(Debug)]
 struct OnCard(CudaEngine);
+
+/// One that learns there.
+#[derive(Debug)]
+struct LearnsOnCard(CudaLearner);
 
 impl Card {
     pub(super) fn open(ordinal: usize) -> Result<Self, CudaError> {
@@ -32,6 +37,33 @@ impl Accelerator for Card {
 
     fn load(&self, model: &Arc<Model>) -> Result<Box<dyn Scorer>, AcceleratorError> {
         Ok(Box::new(OnCard(CudaEngine::new(&self.device, Arc::clone(model)).map_err(seen)?)))
+    }
+
+    fn learner(
+        &self,
+        model: &Model,
+        moments: &Moments,
+        options: &LearnerOptions,
+    ) -> Result<Box<dyn Learner>, AcceleratorError> {
+        Ok(Box::new(LearnsOnCard(CudaLearner::new(&self.device, model, moments, options).map_err(seen)?)))
+    }
+}
+
+impl Learner for LearnsOnCard {
+    fn gradient(&mut self, batch: &StagedBatch, dropout_seed: Option<u64>) -> Result<f64, AcceleratorError> {
+        self.0.gradient(batch, dropout_seed).map_err(seen)
+    }
+
+    fn norm(&mut self) -> Result<f64, AcceleratorError> {
+        self.0.norm().map_err(seen)
+    }
+
+    fn update(&mut self, step: AdamStep) -> Result<(), AcceleratorError> {
+        self.0.update(step).map_err(seen)
+    }
+
+    fn read(&mut self, model: &mut Model, moments: &mut Moments) -> Result<(), AcceleratorError> {
+        self.0.read(model, moments).map_err(seen)
     }
 }
 

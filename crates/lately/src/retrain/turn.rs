@@ -21,6 +21,7 @@ use serde::Serialize;
 use super::schedule::{Kind, kind};
 use super::{RetrainConfig, low};
 use crate::data_dir::DataDir;
+use crate::device::TrainingDevice;
 use crate::learn::{FULL_MS, Plan, Trained, champion, learn};
 use crate::log_source::Log;
 use crate::wire_up::now_ms;
@@ -81,6 +82,8 @@ pub struct Turn {
     pub learned_ms: Vec<i64>,
     /// Time of the join, s.
     pub join_seconds: f64,
+    /// What trained: `cpu`, or a device's name; empty where nothing was trained.
+    pub device: String,
     /// Time of training, s.
     pub train_seconds: f64,
     /// Time of the whole turn, s.
@@ -116,6 +119,8 @@ pub struct Learner {
     log: Log,
     registry: Registry,
     lake: Lake,
+    /// On what models are trained.
+    device: TrainingDevice,
     /// The item vectors that are served: a model of others would be refused there.
     vectors: Option<Arc<ItemVectors>>,
 }
@@ -136,7 +141,7 @@ impl Learner {
     /// Over a directory whose store this process has open. A lake of another schema is made again from the log.
     ///
     /// # Errors
-    /// Where the lake cannot be opened.
+    /// Where the lake or the device that `[train] device` demands cannot be opened.
     pub fn new(dir: &DataDir, store: &Arc<Store>, registry: &Registry) -> Result<Self> {
         Self::over(dir, Log::of(store), registry.clone(), store.item_vectors().cloned())
     }
@@ -144,7 +149,7 @@ impl Learner {
     /// Over a directory that a server has open, or nobody.
     ///
     /// # Errors
-    /// Where the log, the registry or the lake cannot be opened.
+    /// Where the log, the registry, the lake or the device that `[train] device` demands cannot be opened.
     pub fn beside(dir: &DataDir) -> Result<Self> {
         let registry = dir.registry()?;
         let vectors = dir.served_embedding(&registry)?.map(|embedding| embedding.vectors);
@@ -152,6 +157,7 @@ impl Learner {
     }
 
     fn over(dir: &DataDir, log: Log, registry: Registry, vectors: Option<Arc<ItemVectors>>) -> Result<Self> {
+        let device = TrainingDevice::open(dir.config.train.device)?;
         let lake = match Lake::open(dir.lake_objects()?, &dir.schema, &dir.config.lake) {
             Err(LakeError::Schema { there, here }) => {
                 tracing::warn!(there, here, "the lake has another schema: making it again from the log");
@@ -159,7 +165,7 @@ impl Learner {
             }
             opened => opened?,
         };
-        Ok(Self { dir: dir.clone(), log, registry, lake, vectors })
+        Ok(Self { dir: dir.clone(), log, registry, lake, device, vectors })
     }
 
     /// Takes a turn; with `asked` of that kind, else as the directory's `[retrain]` says. Servers that follow the registry
@@ -212,6 +218,7 @@ impl Learner {
             trained_to,
             learned_ms: Vec::new(),
             join_seconds,
+            device: String::new(),
             train_seconds: 0.0,
             seconds: join_seconds,
         };
@@ -253,12 +260,14 @@ impl Learner {
         let plan = Plan {
             model: self.dir.config.model.clone(),
             train,
+            device: self.device.clone(),
             start,
             parent: former.map(|f| f.version.clone()),
             state: None,
         };
         let begun = Instant::now();
         let mut trained = learn(&slice, &plan, false)?;
+        turn.device.clone_from(&trained.report.device);
         turn.train_seconds = begun.elapsed().as_secs_f64();
         (turn.rows, turn.held_out) = (slice.rows(), newest.rows());
         turn.learned_ms = slice.iter().map(|r| r.time_ms).filter(|time| *time > seen_ms).collect();
@@ -270,7 +279,7 @@ impl Learner {
         let name = if config.canary && former.is_some() { CHALLENGER } else { CHAMPION };
         let alias = verdict.passed().then_some(name);
         let reason = if alias.is_some() { "passed the gate" } else { "refused by the gate" };
-        let version = trained.publish(&self.registry.because(reason), alias, None)?.to_string();
+        let version = trained.publish(&self.registry.because(reason), alias)?.to_string();
         self.collect()?;
         turn.outcome = match alias {
             Some(alias) => Outcome::Promoted { version, alias, verdict },
@@ -340,9 +349,10 @@ impl fmt::Display for Turn {
         let failures = |verdict: &Verdict| {
             verdict.failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
         };
-        let Self { kind, rows, seconds, held_out, new_rows, .. } = self;
+        let Self { kind, rows, seconds, held_out, new_rows, device, .. } = self;
         let trained = |version: &str| {
-            format!("trained {version:.12} {kind} on {rows} rows in {seconds:.1} s, judged on {held_out}")
+            let did = format!("trained {version:.12} {kind} on {rows} rows by {device} in {seconds:.1} s");
+            format!("{did}, judged on {held_out}")
         };
         match &self.outcome {
             Outcome::Idle => {

@@ -25,6 +25,7 @@ use super::profile;
 use super::recipe::Recipe;
 use crate::config::Config;
 use crate::data_dir::DataDir;
+use crate::device::TrainingDevice;
 use crate::learn::{Plan, learn};
 use crate::world::{SCHEMA, World, WorldConfig};
 
@@ -168,7 +169,8 @@ impl Town {
 
     fn learn(&self, rows: &Dataset, learner: &Learner) -> Result<(Model, Manifest)> {
         let train = TrainConfig { seed: self.seed, ..learner.train.clone() };
-        let plan = Plan { model: learner.model.clone(), train, start: None, parent: None, state: None };
+        let (model, device) = (learner.model.clone(), TrainingDevice::default());
+        let plan = Plan { model, train, device, start: None, parent: None, state: None };
         let trained = learn(&rows.all(), &plan, false)?;
         Ok((*trained.model, trained.manifest))
     }
