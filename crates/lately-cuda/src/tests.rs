@@ -4,6 +4,7 @@ mod card;
 mod compile;
 mod emulation;
 mod items;
+mod learn;
 mod meeting;
 mod nccl;
 mod peers;
