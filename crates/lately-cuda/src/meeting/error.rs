@@ -22,7 +22,7 @@ pub enum MeetingError {
     /// Member 0 cannot listen.
     #[error(
         "member 0 cannot listen at {meeting}: {reason}: start member 0 on that host, and choose a port that nothing else \
-         has (under torchrun MASTER_PORT is torchrun's own)"
+         has"
     )]
     Listen {
         /// Where.
@@ -61,10 +61,7 @@ pub enum MeetingError {
         reason: String,
     },
     /// Something else listens there.
-    #[error(
-        "what answers at {meeting} is not member 0 of a group: choose a port that nothing else has (under torchrun \
-         MASTER_PORT is torchrun's own)"
-    )]
+    #[error("what answers at {meeting} is not member 0 of a group: choose a port that nothing else has")]
     Stranger {
         /// Where.
         meeting: String,

@@ -1,5 +1,8 @@
 //! Which of several processes this one is, by the variables that torchrun sets for each it starts: `RANK`, `WORLD_SIZE`,
 //! `LOCAL_RANK`, `MASTER_ADDR` and `MASTER_PORT`. Read for `lately train` alone.
+//!
+//! Where torchrun itself listens at `MASTER_PORT`, which it says by `TORCHELASTIC_USE_AGENT_STORE`, the processes meet at the
+//! port after it.
 
 use std::env::{VarError, var};
 
@@ -77,7 +80,9 @@ fn read(get: &dyn Fn(&'static str) -> Option<String>) -> Result<Seat, GroupError
         return Ok(Seat { group: None, ordinal });
     }
     let (host, port) = (need("MASTER_ADDR")?, need("MASTER_PORT")?);
-    let port = number("MASTER_PORT", port, 1, 1 << 16, "a port, 1 to 65535".to_owned())?;
+    let taken = usize::from(get("TORCHELASTIC_USE_AGENT_STORE").as_deref() == Some("True"));
+    let last = (1 << 16) - 1 - taken;
+    let port = taken + number("MASTER_PORT", port, 1, last + 1, format!("a port, 1 to {last}"))?;
     if host.is_empty() || host.contains(char::is_whitespace) {
         let want = "the name or address of the machine of RANK 0".to_owned();
         return Err(GroupError::Value { name: "MASTER_ADDR", value: host, want });
@@ -108,6 +113,8 @@ mod tests {
             assert_eq!(of(alone), Ok(Seat::ALONE));
         }
         assert_eq!(of("RANK=0 WORLD_SIZE=1 LOCAL_RANK=0"), Ok(Seat::ALONE), "one that torchrun started");
+        let beside = of(&format!("{WHOLE} TORCHELASTIC_USE_AGENT_STORE=True")).unwrap().group.unwrap();
+        assert_eq!(beside.meeting, "a.example:29501", "torchrun holds the other one");
         let v6 = of(&WHOLE.replace("a.example", "fe80::1")).unwrap().group.unwrap();
         assert_eq!(v6.meeting, "[fe80::1]:29500");
     }
