@@ -68,7 +68,9 @@ macro_rules! kernels {
 kernels! {
     RequestPart = "request_part",
     Encode = "encode",
+    Affinity = "affinity",
     PlaceFeatures = "place_features",
+    RequestSums = "request_sums",
     DenseLinear = "dense_linear",
     DenseRelu = "dense_relu",
     DenseGate = "dense_gate",
@@ -137,8 +139,9 @@ pub(crate) trait Driver: Send + Sync + Sized {
     fn lane(&self, input: usize, output: usize) -> Result<Self::Lane, CudaError>;
     /// The lane's input on this side, to be written.
     fn input<'a>(&self, lane: &'a mut Self::Lane) -> Result<&'a mut [u32], CudaError>;
-    /// Copies the first `words` of the input to the device, launches in order, and copies the output back. Memory of the
-    /// launches must be this lane's alone, or not be written by anyone.
+    /// Copies the first `words` of the input to the device, launches in order, and copies the output back. Words that
+    /// the launches read or write must be this lane's alone until then, or not be written by anyone: of the table of items other
+    /// lanes have others.
     fn run(
         &self,
         module: &Self::Module,
@@ -176,7 +179,6 @@ pub(crate) trait Driver: Send + Sync + Sized {
     ) -> Result<(), CudaError>;
 
     /// Joins a group: returns when all its members, each with its own card, are there and connected.
-    #[cfg_attr(not(test), expect(dead_code))] // until a group learns
     fn join(&self, group: &Group) -> Result<Self::Peers, CudaError>;
     /// Adds up the f32 of all members' memory in `words` words from `at` on, in place (an all-reduce), after what the lane was
     /// asked before, and returns when that is done.
@@ -184,7 +186,6 @@ pub(crate) trait Driver: Send + Sync + Sized {
     /// All members call it in the same order with the same `words`. The sums are the same bits in all of them; in another run
     /// they may have been added in another order. After an error the words may be anything, and the group is of no more
     /// use: drop the peers, by which the other members' calls fail, too, instead of waiting for this one.
-    #[cfg_attr(not(test), expect(dead_code))] // until a group learns
     fn add_up(
         &self,
         lane: &mut Self::Lane,

@@ -1,20 +1,22 @@
 //! A model on a device: from a batch to its logits.
 //!
-//! Per call: features and tokens are made on the host by the model's own code, packed into one copy, and one lane's
-//! launches do the rest. In order: the requests' parts, the encoder a candidate, the features into the top's inputs, then
-//! projection, cross layers, MLP and heads, each a product with what follows it fused. The rate tower does not depend on
-//! the candidate and is a few numbers a request: the host computes it and adds it to the logits that come back.
+//! Per call: the requests' features and tokens, and those of items that are not on the card yet, are made on the host by the
+//! model's own code, packed into one copy, and one lane's launches do the rest. In order: the requests' part of the encoder,
+//! the encoder a candidate, affinity and features into the top's inputs, the requests' part of the first product, then
+//! projection, cross layers, MLP and heads, each a product with what follows it fused. The rate tower does not depend on the
+//! candidate and is a few numbers a request: the host computes it and adds it to the logits that come back.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use lately_features::FeatureBatch;
 use lately_model::Model;
-use lately_model::device::{ServingParts, Staged, Staging, admitted};
+use lately_model::device::{ItemStaging, ServingParts, Staged, Staging, admitted};
 
 use crate::CudaError;
 use crate::driver::{Argument, Driver, Kernel, Launch, Shape};
 use crate::fragment::{TILE, TILE_WORDS, tiles};
 use crate::geometry::{Dense, Geometry};
+use crate::items::{Found, ItemTable, Visit};
 use crate::kernels::Source;
 use crate::layout::{self, Extent, MOST_ROWS};
 
@@ -24,12 +26,19 @@ const LANES: usize = 4;
 const BLOCK: usize = 64;
 /// Threads of every kernel but the encoder's.
 const THREADS: u32 = 128;
+/// Items that are kept on the card, some 30 times those of the largest launch, so that what several calls in a row have in
+/// common stays though each brings new ones. At 32 numbers of embedding and 200 columns they take 35 MB.
+const ITEMS: usize = 1 << 16;
+/// Most bytes of them: where an item is large, fewer are kept.
+const ITEM_BYTES: usize = 256 << 20;
 
 /// A model's weights and working memory on a device.
 pub(crate) struct Engine<D: Driver> {
     // Dropped in this order: recordings before what they play.
     lanes: Lanes<D>,
     weights: D::Memory,
+    items: ItemTable,
+    table: D::Memory,
     module: Arc<D::Module>,
     geometry: Geometry,
     model: Arc<Model>,
@@ -43,6 +52,8 @@ struct Slot<D: Driver> {
     /// Matrices between kernels of the top: the cross layers' first input, and two that take turns.
     matrices: [D::Memory; 3],
     staging: Staging,
+    item_staging: ItemStaging,
+    found: Found,
 }
 
 /// Up to [`LANES`] of them.
@@ -59,6 +70,11 @@ struct LanesState<D: Driver> {
 impl<D: Driver> Engine<D> {
     /// Refuses models without kernels, and weights that are not finite.
     pub(crate) fn new(driver: &Arc<D>, model: Arc<Model>) -> Result<Self, CudaError> {
+        Self::with_items(driver, model, ITEMS)
+    }
+
+    /// The same with so many items on the device, or fewer where they are large.
+    pub(crate) fn with_items(driver: &Arc<D>, model: Arc<Model>, items: usize) -> Result<Self, CudaError> {
         let (geometry, words) = Geometry::of(&ServingParts::of(&model))?;
         let shared = [
             (Kernel::RequestPart, geometry.request_bytes()),
@@ -67,9 +83,13 @@ impl<D: Driver> Engine<D> {
         let shared = if geometry.encoder.is_some() { &shared[..] } else { &[] };
         let module = driver.load(&Source::of(&geometry), shared)?;
         let weights = driver.upload(&words)?;
+        let slot = geometry.item_words();
+        let items = items.min(ITEM_BYTES / (slot * size_of::<u32>()));
+        let table = driver.allocate((items * slot).max(TILE))?;
+        let items = ItemTable::new(items);
         let state = Mutex::new(LanesState { free: Vec::new(), made: 0 });
         let lanes = Lanes { state, freed: Condvar::new() };
-        Ok(Self { lanes, weights, module, geometry, model, driver: Arc::clone(driver) })
+        Ok(Self { lanes, weights, items, table, module, geometry, model, driver: Arc::clone(driver) })
     }
 
     /// The model.
@@ -82,6 +102,12 @@ impl<D: Driver> Engine<D> {
         self.geometry.words * size_of::<u32>()
     }
 
+    /// What holds the items.
+    #[cfg(test)]
+    pub(crate) fn table(&self) -> &D::Memory {
+        &self.table
+    }
+
     /// Logits N x H, calibrated.
     pub(crate) fn score(&self, batch: &FeatureBatch) -> Result<Vec<f32>, CudaError> {
         let batch = &*admitted(&self.model, batch)?;
@@ -89,8 +115,10 @@ impl<D: Driver> Engine<D> {
         let heads = self.model.heads();
         let mut logits = vec![0.0; batch.rows() * heads];
         if !logits.is_empty() {
+            // Dropped after the lane, which then waits for its queue: what still runs may write what was claimed.
+            let mut visit = self.items.visit();
             let mut taken = self.take()?;
-            self.stretches(&mut taken, batch, heads, &mut logits)?;
+            self.stretches(&mut taken, &mut visit, batch, heads, &mut logits)?;
             taken.give_back();
         }
         let count = logits.iter().filter(|x| !x.is_finite()).count();
@@ -106,6 +134,7 @@ impl<D: Driver> Engine<D> {
     fn stretches(
         &self,
         taken: &mut Taken<'_, D>,
+        visit: &mut Visit<'_>,
         batch: &FeatureBatch,
         heads: usize,
         logits: &mut [f32],
@@ -115,12 +144,17 @@ impl<D: Driver> Engine<D> {
             let rows = layout::stretch(&self.geometry, batch, from);
             from = rows.end;
             let logits = &mut logits[rows.start * heads..rows.end * heads];
-            let Some(Slot { lane, scratch, matrices, staging }) = &mut taken.slot else { break };
+            let Some(slot) = &mut taken.slot else { break };
+            let Slot { lane, scratch, matrices, staging, item_staging, found } = slot;
+            visit.find(batch, rows.clone(), found);
+            let items = item_staging.fill(&self.model, batch, &found.staged);
             let staged = staging.fill(&self.model, batch, rows);
-            let (extent, words) = layout::fill(&self.geometry, &staged, self.driver.input(lane)?);
+            let input = self.driver.input(lane)?;
+            let (extent, words) = layout::fill(&self.geometry, &staged, found, &items, input);
             let shape = shape(&extent);
             let launches = self.launches(shape, scratch, matrices);
             self.driver.run(&self.module, lane, shape, &launches, words, logits)?;
+            visit.stored();
             add_rate(&staged, heads, logits);
         }
         Ok(())
@@ -139,12 +173,13 @@ impl<D: Driver> Engine<D> {
             grid: [shape.rows, 1],
             threads: THREADS,
             shared: 0,
-            arguments: vec![Argument::Input, Argument::Memory(&matrices[0])],
+            arguments: vec![Argument::Input, Argument::Memory(&self.table), Argument::Memory(&matrices[0])],
         });
+        launches.push(self.request_sums(shape, scratch));
         let g = &self.geometry;
         let mut push = |kernel, dense: &Dense, x: usize, base: usize, out: Option<usize>| {
             let out = out.map_or(Argument::Output, |i| Argument::Memory(&matrices[i]));
-            launches.push(self.dense(kernel, dense, shape, &matrices[x], &matrices[base], out));
+            launches.push(self.dense(kernel, dense, shape, scratch, [&matrices[x], &matrices[base]], out));
         };
         let base = usize::from(g.project.is_some());
         if let Some(project) = &g.project {
@@ -173,8 +208,8 @@ impl<D: Driver> Engine<D> {
             return Vec::new();
         }
         let tiles = shape.tiles.max(1); // a block must have a warp to write an empty history's zeros
-        let [weights, scratch] = [&self.weights, scratch].map(|m| m as &'a D::Memory);
-        vec![
+        let [weights, table] = [&self.weights, &self.table].map(|m| m as &'a D::Memory);
+        let mut launches = vec![
             Launch {
                 kernel: Kernel::RequestPart,
                 grid: [tiles, shape.requests],
@@ -190,11 +225,35 @@ impl<D: Driver> Engine<D> {
                 arguments: vec![
                     Argument::Input,
                     Argument::Memory(weights),
+                    Argument::Memory(table),
                     Argument::Memory(scratch),
                     Argument::Memory(inputs),
                 ],
             },
-        ]
+        ];
+        launches.extend(g.columns.affinity.map(|_| Launch {
+            kernel: Kernel::Affinity,
+            grid: [shape.rows, 1],
+            threads: THREADS,
+            shared: tiles * (TILE * size_of::<f32>()) as u32,
+            arguments: vec![
+                Argument::Input,
+                Argument::Memory(table),
+                Argument::Memory(scratch),
+                Argument::Memory(inputs),
+            ],
+        }));
+        launches
+    }
+
+    fn request_sums<'a>(&'a self, shape: Shape, scratch: &'a D::Memory) -> Launch<'a, D::Memory> {
+        let Dense { bias, outputs, .. } = *self.geometry.first();
+        let mut arguments = vec![Argument::Input, Argument::Memory(&self.weights)];
+        arguments.extend([self.geometry.of_request, bias, outputs].map(|n| Argument::Number(n as u32)));
+        arguments.push(Argument::Memory(scratch));
+        let blocks = (tiles(outputs) * TILE).div_ceil(THREADS as usize) as u32;
+        let grid = [blocks, shape.requests];
+        Launch { kernel: Kernel::RequestSums, grid, threads: THREADS, shared: 0, arguments }
     }
 
     fn dense<'a>(
@@ -202,14 +261,16 @@ impl<D: Driver> Engine<D> {
         kernel: Kernel,
         dense: &Dense,
         shape: Shape,
-        x: &'a D::Memory,
-        base: &'a D::Memory,
+        scratch: &'a D::Memory,
+        [x, base]: [&'a D::Memory; 2],
         out: Argument<'a, D::Memory>,
     ) -> Launch<'a, D::Memory> {
-        let Dense { weight, bias, inputs, outputs } = *dense;
+        let Dense { weight, bias, inputs, outputs, first } = *dense;
         let mut arguments = vec![Argument::Input, Argument::Memory(&self.weights)];
-        arguments.extend([weight, bias, inputs, outputs].map(|n| Argument::Number(n as u32)));
-        arguments.extend([Argument::Memory(x), Argument::Memory(base), out]);
+        let numbers = [weight, bias, inputs, outputs, usize::from(first)];
+        arguments.extend(numbers.map(|n| Argument::Number(n as u32)));
+        arguments.extend([scratch, x, base].map(Argument::Memory));
+        arguments.push(out);
         let grid = [outputs.div_ceil(BLOCK) as u32, shape.rows.div_ceil(BLOCK as u32)];
         Launch { kernel, grid, threads: THREADS, shared: 0, arguments }
     }
@@ -242,6 +303,8 @@ impl<D: Driver> Engine<D> {
             scratch: room(scratch.max(TILE))?,
             matrices: [room(matrix)?, room(matrix)?, room(matrix)?],
             staging: Staging::default(),
+            item_staging: ItemStaging::default(),
+            found: Found::default(),
         })
     }
 }

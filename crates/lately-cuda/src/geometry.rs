@@ -2,11 +2,16 @@
 //!
 //! All weights are one array of words. The encoder's offsets are constants of its kernels, those of the top are arguments,
 //! as its kernels are the same for all layers.
+//!
+//! The top's inputs stand in an order of their own, see [`Columns`].
+
+use std::ops::Range;
 
 use lately_model::ModelError;
 use lately_model::device::{EncoderParts, LayerParts, LinearParts, ServingParts, TransformerParts};
 
 use crate::CudaError;
+use crate::columns::{Columns, reordered};
 use crate::fragment::{TILE, pair, right, tiles};
 
 /// Widest token: a warp holds 16 rows of it as f32 in registers, of which a lane has 255.
@@ -15,6 +20,8 @@ pub(crate) const MOST_WIDTH: usize = 192;
 pub(crate) const MOST_TOKENS: usize = 256;
 /// Where sections start, in words: 128 bytes, a line of the cache.
 const ALIGNMENT: usize = 32;
+/// Words that memory is read by: 32 bytes.
+const SECTOR: usize = 8;
 /// Registers a thread that the encoder is compiled for: blocks a multiprocessor follow of it. With two blocks of 224 threads
 /// the compiler spills 340 bytes at 96 features.
 const REGISTERS: usize = 144;
@@ -22,17 +29,20 @@ const REGISTERS: usize = 144;
 const ALL_REGISTERS: usize = 65_536;
 
 /// Everything about a model but its weights.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Geometry {
     pub(crate) encoder: Option<EncoderGeometry>,
-    /// Of the top, the encoder's output first.
-    pub(crate) inputs: usize,
+    /// Of the top's inputs.
+    pub(crate) columns: Columns,
     /// Most tokens of a request.
     pub(crate) length: usize,
     pub(crate) project: Option<Dense>,
     pub(crate) cross: Vec<Dense>,
     pub(crate) mlp: Vec<Dense>,
     pub(crate) head: Dense,
+    /// First word of what the first product multiplies the request's columns with: their number x its outputs, f32, up to
+    /// whole tiles.
+    pub(crate) of_request: usize,
     /// Words of all weights.
     pub(crate) words: usize,
 }
@@ -59,6 +69,8 @@ pub(crate) struct Dense {
     pub(crate) bias: usize,
     pub(crate) inputs: usize,
     pub(crate) outputs: usize,
+    /// Whether its sums start from those over the request's columns, which it then leaves out.
+    pub(crate) first: bool,
 }
 
 impl Geometry {
@@ -78,25 +90,51 @@ impl Geometry {
                 });
             }
         };
-        let mut all = |list: &[LinearParts]| list.iter().map(|l| weights.dense(l)).collect::<Vec<_>>();
-        let (project, cross, mlp) = (all(parts.project.as_slice()).pop(), all(&parts.cross), all(&parts.mlp));
-        let head = weights.dense(&parts.head);
+        let columns = Columns::of(parts);
+        let order = columns.order();
+        // Layers stand in the inputs' order up to the first one that has outputs of its own; a gate has not.
+        let (mut ordered, mut of_request) = (true, None);
+        let mut dense = |map: &LinearParts, gate: bool| {
+            let inputs: &[_] = if ordered { &order } else { &[] };
+            let outputs = if gate { inputs } else { &[] };
+            ordered &= gate;
+            let map = reordered(map, outputs, inputs);
+            let first = of_request.is_none();
+            of_request.get_or_insert_with(|| weights.by_inputs(&map, columns.request_at()..columns.width()));
+            Dense { first, ..weights.dense(&map) }
+        };
+        let project = parts.project.as_ref().map(|map| dense(map, false));
+        let cross = parts.cross.iter().map(|map| dense(map, true)).collect();
+        let mlp = parts.mlp.iter().map(|map| dense(map, false)).collect();
+        let head = dense(&parts.head, false);
+        let of_request = of_request.unwrap_or(0);
         if !weights.finite {
             return Err(ModelError::NotFinite("a weight of the model").into());
         }
-        let (inputs, length, words) = (parts.inputs, parts.length, weights.words.len());
-        Ok((Self { encoder, inputs, length, project, cross, mlp, head, words }, weights.words))
+        let (length, words) = (parts.length, weights.words.len());
+        let geometry = Self { encoder, columns, length, project, cross, mlp, head, of_request, words };
+        Ok((geometry, weights.words))
+    }
+
+    /// The map that sees the top's inputs.
+    pub(crate) fn first(&self) -> &Dense {
+        self.project.as_ref().or(self.cross.first()).or(self.mlp.first()).unwrap_or(&self.head)
     }
 
     /// Widest matrix between two kernels of the top.
     pub(crate) fn widest(&self) -> usize {
         let maps = self.project.iter().chain(&self.cross).chain(&self.mlp);
-        maps.map(|d| d.outputs).fold(self.inputs, usize::max)
+        maps.map(|d| d.outputs).fold(self.columns.width(), usize::max)
     }
 
-    /// Width of the encoder's output.
-    pub(crate) fn output(&self) -> usize {
-        self.encoder.as_ref().map_or(0, |e| e.output)
+    /// Width of the candidate's part of a token; 0 without an encoder.
+    pub(crate) fn candidate(&self) -> usize {
+        self.encoder.as_ref().map_or(0, |e| e.candidate)
+    }
+
+    /// Words of an item: its part of a token in f32, and its columns in bfloat16, up to whole sectors of a line.
+    pub(crate) fn item_words(&self) -> usize {
+        (self.candidate() + self.columns.item.div_ceil(2)).max(1).next_multiple_of(SECTOR)
     }
 
     /// Most tokens of a request in whole tiles.
@@ -106,7 +144,22 @@ impl Geometry {
 
     /// Names and values for the compiler.
     pub(crate) fn constants(&self) -> Vec<(&'static str, String)> {
-        let mut list = vec![("INPUTS", self.inputs.to_string()), ("OUTPUT", self.output().to_string())];
+        let c = &self.columns;
+        let sizes = [
+            ("INPUTS", c.width()),
+            ("OUTPUT", c.output),
+            ("AFFINITY", c.affinity.map_or(0, |a| a.width())),
+            ("ITEM_COLUMNS", c.item),
+            ("REQUEST_AT", c.request_at()),
+            ("REQUEST_COLUMNS", c.request),
+            ("CANDIDATE", self.candidate()),
+            ("ITEM_WORDS", self.item_words()),
+        ];
+        let mut list: Vec<_> = sizes.map(|(name, value)| (name, value.to_string())).into();
+        if let Some(affinity) = c.affinity {
+            list.push(("ACTIONS", affinity.actions.to_string()));
+            list.push(("AFFINITY_SCALE", format!("{:e}f", affinity.scale)));
+        }
         let Some(e) = &self.encoder else {
             list.push(("WIDTH", "0".into()));
             return list;
@@ -116,7 +169,6 @@ impl Geometry {
         let sizes = [
             ("WIDTH", e.width),
             ("TOKEN", e.token),
-            ("CANDIDATE", e.candidate),
             ("FFN", e.ffn),
             ("LAYERS", e.layers),
             ("FIRST_K", e.first_k),
@@ -296,7 +348,15 @@ impl Weights {
             bias: self.numbers(&map.bias),
             inputs,
             outputs,
+            first: false,
         }
+    }
+
+    /// Some inputs of a map x its outputs up to whole tiles, in f32.
+    fn by_inputs(&mut self, map: &LinearParts, inputs: Range<usize>) -> usize {
+        let (outputs, all, first) = (map.outputs(), map.inputs(), inputs.start);
+        let value = |k: usize, n: usize| if n < outputs { map.weight[n * all + first + k] } else { 0.0 };
+        self.matrix(inputs.len(), tiles(outputs) * TILE, value)
     }
 
     fn see(&mut self, values: &[f32]) {

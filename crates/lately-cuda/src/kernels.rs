@@ -8,7 +8,9 @@
 use std::ffi::{CStr, CString, c_char};
 
 use cudarc::nvrtc::{result, sys};
-use lately_model::device::{EncoderParts, LayerParts, LinearParts, ServingParts, TransformerParts};
+use lately_model::device::{
+    AffinityParts, EncoderParts, LayerParts, LinearParts, ServingParts, TransformerParts,
+};
 use lately_model::training::{EncoderIds, TrainingPlan};
 
 use crate::CudaError;
@@ -16,10 +18,13 @@ use crate::driver::Kernel;
 use crate::geometry::Geometry;
 
 /// Files of the kernels, in the order in which they are read.
-const FILES: [&str; 4] = [
+const FILES: [&str; 7] = [
     include_str!("kernels/prelude.cu"),
+    include_str!("kernels/call.cu"),
     include_str!("kernels/request.cu"),
     include_str!("kernels/encoder.cu"),
+    include_str!("kernels/affinity.cu"),
+    include_str!("kernels/items.cu"),
     include_str!("kernels/top.cu"),
 ];
 
@@ -52,15 +57,17 @@ impl Source {
         let name = format!("encoder of width {width} over {} tokens", geometry.most_tokens());
         let defines = constants.iter().map(|(name, value)| format!("#define {name} {value}\n"));
         let encoder = [Kernel::RequestPart, Kernel::Encode];
+        let affinity = geometry.columns.affinity.map(|_| Kernel::Affinity);
         let top = [
             Kernel::PlaceFeatures,
+            Kernel::RequestSums,
             Kernel::DenseLinear,
             Kernel::DenseRelu,
             Kernel::DenseGate,
             Kernel::DenseLogits,
         ];
         let encoder = encoder.into_iter().filter(|_| geometry.encoder.is_some());
-        let kernels = encoder.chain(top).collect();
+        let kernels = encoder.chain(affinity).chain(top).collect();
         Self { name, text: defines.chain(FILES.map(str::to_owned)).collect(), kernels }
     }
 
@@ -117,15 +124,33 @@ impl Source {
     }
 }
 
-/// The kernels of the default geometry and of the paper's, with 400 columns of features, and those of training it.
+/// The kernels of the default geometry and of the paper's, with 400 columns of features, those of the former without user
+/// sequence, and those of training the paper's.
 pub fn all() -> Vec<Source> {
-    let named = |first_k: usize, name: &str| {
-        let (geometry, _) = Geometry::of(&nominal(first_k)).ok()?;
+    let named = |parts: &ServingParts, name: &str| {
+        let (geometry, _) = Geometry::of(parts).ok()?;
         Some(Source { name: name.into(), ..Source::of(&geometry) })
     };
+    let (default, paper) = (nominal(1), nominal(10));
+    let without = ServingParts {
+        inputs: default.inputs - default.request.start,
+        request: 0..default.request.len(),
+        affinity: None,
+        encoder: EncoderParts::None,
+        project: Some(linear(64, default.inputs - default.request.start)),
+        cross: Vec::new(),
+        mlp: Vec::new(),
+        head: linear(3, 64),
+        ..default.clone()
+    };
+    let serving = [named(&default, "default"), named(&paper, "paper"), named(&without, "no encoder")];
     let training = |split| Source::of_training(&nominal_training(), split);
-    let serving = [named(1, "default"), named(10, "paper")].into_iter().flatten();
-    serving.chain([training(false), training(true)]).collect()
+    serving.into_iter().flatten().chain([training(false), training(true)]).collect()
+}
+
+/// A linear map whose weights are 0.
+fn linear(outputs: usize, inputs: usize) -> LinearParts {
+    LinearParts { weight: vec![0.0; outputs * inputs], bias: vec![0.0; outputs] }
 }
 
 /// The encoder of the paper's geometry; the kernels of the top are the same for all sizes.
@@ -161,10 +186,6 @@ fn nominal_training() -> TrainingPlan {
 
 /// A model of two layers of width 96 whose weights are 0.
 fn nominal(first_k: usize) -> ServingParts {
-    let linear = |outputs: usize, inputs: usize| LinearParts {
-        weight: vec![0.0; outputs * inputs],
-        bias: vec![0.0; outputs],
-    };
     let (token, candidate, ffn) = (64, 32, 32);
     let width = token + candidate;
     let zeros = || vec![0.0; width];
@@ -177,7 +198,8 @@ fn nominal(first_k: usize) -> ServingParts {
         norm2: [zeros(), zeros()],
     };
     let output = width * (first_k + 1);
-    let inputs = output + 400;
+    let affinity = AffinityParts { actions: 10, scale: 1.0 };
+    let (first, inputs) = (output + affinity.width(), output + 400);
     let encoder = TransformerParts {
         token,
         candidate,
@@ -188,6 +210,8 @@ fn nominal(first_k: usize) -> ServingParts {
     };
     ServingParts {
         inputs,
+        request: first..first + 60,
+        affinity: Some(affinity),
         length: 100,
         encoder: EncoderParts::Transformer(encoder),
         project: None,

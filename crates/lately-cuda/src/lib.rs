@@ -2,21 +2,25 @@
 //!
 //! # From a batch to logits
 //!
-//! 1. The host makes features and tokens by the model's own code (`lately_model::device`), so that no feature is computed in
-//!    two places, and packs them into page-locked memory (`layout`): one copy to the card.
+//! 1. The host makes the requests' features and tokens by the model's own code (`lately_model::device`), so that no feature is
+//!    computed in two places. An item's are made once for as long as the card keeps them (`items`): a row is then the number of
+//!    a slot. What the card does not have comes along. All is packed into page-locked memory (`layout`): one copy to the card.
 //! 2. `request_part`, a block for 16 tokens of a request, makes what the request's candidates share in the first layer: its
 //!    exponentials, values and candidate keys. It runs on the card, in f32, as its results are eight times as many bytes as
 //!    its input and are read by every candidate from the card's second-level cache.
 //! 3. `encode`, a block a candidate and a warp for each 16 of its tokens, runs the whole transformer with activations in
 //!    registers and writes the encoder's columns of the top's inputs. Only tiles with tokens are computed. The first layer
 //!    takes shared exponentials, and the plain softmax where their sum cannot be trusted.
-//! 4. `place_features` writes the other columns, and the top's products run one after another, with bias, ReLU or the cross
-//!    layers' gate done to their sums. Matrices lie in memory as the tensor cores' fragments: what one kernel writes is what
-//!    the next one reads.
-//! 5. One copy brings logits back; the rate tower, a few numbers a request, and the calibration are the host's.
+//! 4. `affinity` and `place_features` write the other columns, the latter also the items that came along into their slots.
+//! 5. `request_sums` makes what a request's columns add to the first product, in f32 and once a request; they stand last among
+//!    the inputs (`columns`), and the product starts from that and leaves them out. The top's products run one after another,
+//!    with bias, ReLU or the cross layers' gate done to their sums. Matrices lie in memory as the tensor cores' fragments: what
+//!    one kernel writes is what the next one reads.
+//! 6. One copy brings logits back; the rate tower, a few numbers a request, and the calibration are the host's.
 //!
-//! Operands are bfloat16, sums, norms and exponentials f32. All launches of a call are recorded once a shape and played as
-//! one graph. Up to four calls run side by side, each with its own stream and memory.
+//! Operands are bfloat16; sums, norms, exponentials and cosines f32. All launches of a call are recorded once a shape and
+//! played as one graph. Up to four calls run side by side, each with its own stream and memory, and share weights and items.
+//! A row's score has the same bits whatever else is in the batch and wherever its item came from.
 //!
 //! # Without a card
 //!
@@ -26,12 +30,14 @@
 //! threads that meet at different places; it says nothing about speed, and nothing about races between two barriers but
 //! those that show in either of two orders of threads.
 
+mod columns;
 mod device;
 mod driver;
 mod engine;
 mod error;
 mod fragment;
 mod geometry;
+mod items;
 pub mod kernels;
 mod layout;
 mod meeting;

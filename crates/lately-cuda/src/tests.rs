@@ -3,6 +3,8 @@
 mod card;
 mod compile;
 mod emulation;
+mod items;
+mod learn;
 mod meeting;
 mod nccl;
 mod peers;

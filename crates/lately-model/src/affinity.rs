@@ -5,6 +5,8 @@
 //! Not in the paper. A transformer over [action ; item ; candidate] can learn these products, but needs far more
 //! rows than a young product has; docs/model.md has the measurements. TransAct V2 selects neighbours by the same
 //! product. The embeddings are inputs, so nothing is differentiated.
+//!
+//! `lately-cuda/src/kernels/affinity.cu` makes the same on a card.
 
 use lately_features::FeatureBatch;
 use lately_kernels::Real;
@@ -15,9 +17,14 @@ use crate::plan::Plan;
 /// Oldest action that counts, ms: this sitting, and all.
 const WINDOWS_MS: [i64; 2] = [3_600_000, i64::MAX];
 /// Cosines of random items have a deviation of about 0.2: this makes it about 1.
-const SCALE: f32 = 5.0;
+pub(crate) const SCALE: f32 = 5.0;
 /// Values an action type: largest and mean for each window.
 pub(crate) const VALUES: usize = 2 * WINDOWS_MS.len();
+
+/// Whether a token of this age, ms, is in the first window.
+pub(crate) fn recent(age_ms: i64) -> bool {
+    age_ms <= WINDOWS_MS[0]
+}
 
 /// Cosines of the tokens of one action type within one window.
 #[derive(Clone, Copy)]

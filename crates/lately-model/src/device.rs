@@ -1,26 +1,27 @@
 //! What an engine on another device takes from a model: weights folded for serving, and the numbers of a batch's rows
 //! before anything is multiplied.
 //!
-//! All that is a feature is made here, by the very functions of training, so that no device computes one anew: tokens,
-//! the candidates' part of them, and every column of the top's inputs but the encoder's. What is left is algebra.
+//! All that is a feature is made here, by the very functions of training, so that no device computes one anew: a request's
+//! tokens and columns once a request, an item's columns and its part of a token once for as long as the device keeps them.
+//! What is left is algebra: the encoder, the products, and the affinity of an item to tokens ([`AffinityParts`]).
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use lately_features::FeatureBatch;
-use lately_kernels::Dropout;
-use lately_kernels::buffer::Buffer;
-use lately_kernels::linear::Shape;
 
-use crate::backend::{Backend, Cpu};
-use crate::chunk::{Chunk, Limits, check};
+use crate::backend::Cpu;
+use crate::chunk::check;
 use crate::config::Encoder;
-use crate::encoder::{Pass, fold, tokens};
+use crate::encoder::fold;
 use crate::network::Network;
 use crate::plan::LayerIds;
-use crate::rate::{self, RatePlan};
-use crate::tape::{EncoderTape, Folded, sized};
-use crate::{Model, ModelError};
+use crate::tape::Folded;
+use crate::{Model, ModelError, affinity};
+
+mod staging;
+
+pub use staging::{ItemStaging, Staged, StagedItems, StagedRequest, Staging, TokenKind};
 
 /// Smallest trusted sum of shared exponentials, see [`lately_kernels::shared::GUARD`].
 pub const GUARD: f32 = lately_kernels::shared::GUARD;
@@ -96,11 +97,38 @@ pub enum EncoderParts {
     Other,
 }
 
+/// How near a candidate is to what the user did, by type of action: columns of the top's inputs that depend on both.
+///
+/// For each type in order: the largest and the mean cosine, both times `scale`, of the candidate's embedding and those of
+/// the type's recent tokens, then the same over all of its tokens; 0 where there is none. Embeddings without a length are
+/// left out.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AffinityParts {
+    /// Types of actions.
+    pub actions: usize,
+    /// Factor on cosines.
+    pub scale: f32,
+}
+
+impl AffinityParts {
+    /// Columns a type.
+    pub const VALUES: usize = affinity::VALUES;
+
+    /// All of its columns.
+    pub fn width(&self) -> usize {
+        Self::VALUES * self.actions
+    }
+}
+
 /// All weights that serving multiplies with, in f32.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServingParts {
-    /// Width of the top's inputs: the encoder's output first.
+    /// Width of the top's inputs: the encoder's output, affinity, the request's columns, the item's columns.
     pub inputs: usize,
+    /// The request's columns among them: what all rows of a request share. The item's follow, up to the last.
+    pub request: Range<usize>,
+    /// The affinity of an item to tokens, whose columns come right before the request's.
+    pub affinity: Option<AffinityParts>,
     /// Most tokens of a request, by the schema.
     pub length: usize,
     /// The encoder.
@@ -123,6 +151,10 @@ impl ServingParts {
         let all = |ids: &[usize]| ids.iter().map(|id| LinearParts::of(network, *id)).collect();
         Self {
             inputs: plan.inputs,
+            request: plan.request_columns(),
+            affinity: plan
+                .affinity
+                .then_some(AffinityParts { actions: plan.actions, scale: affinity::SCALE }),
             length: model.length,
             encoder: EncoderParts::of(network),
             project: plan.project.map(|id| LinearParts::of(network, id)),
@@ -182,110 +214,4 @@ pub fn admitted<'a>(model: &Model, batch: &'a FeatureBatch) -> Result<Cow<'a, Fe
     let batch = model.admission.apply(batch);
     check(&model.network.plan, &batch)?;
     Ok(batch)
-}
-
-/// Memory of [`Staging::fill`]; it grows to what the largest call needs and is then reused.
-#[derive(Debug, Default)]
-pub struct Staging {
-    chunk: Chunk,
-    tape: EncoderTape<f32>,
-    inputs: Buffer<f32>,
-    rate: [Buffer<f32>; 3],
-    requests: Vec<StagedRequest>,
-}
-
-/// A request of a [`Staged`] stretch of rows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StagedRequest {
-    /// Its rows, from the first one of the stretch.
-    pub rows: Range<usize>,
-    /// Its tokens among `Staged::tokens`.
-    pub tokens: Range<usize>,
-    /// Its tokens among `Staged::masked`; empty where none is masked.
-    pub masked: Range<usize>,
-}
-
-/// Some rows of a batch, and what an engine multiplies for them.
-#[derive(Debug)]
-pub struct Staged<'a> {
-    /// Their requests, in order.
-    pub requests: &'a [StagedRequest],
-    /// Tokens x token width: [action ; item]. None where there is no transformer.
-    pub tokens: &'a [f32],
-    /// Whether a token may not be looked at.
-    pub masked: &'a [bool],
-    /// Rows x candidate width.
-    pub candidates: &'a [f32],
-    /// Rows x the top's inputs. The encoder's columns, which come first, hold anything.
-    pub inputs: &'a [f32],
-    /// Requests x heads, to be added to the logits of their rows; empty where there is no rate tower.
-    pub rate: &'a [f32],
-}
-
-impl Staging {
-    /// Stages a range of rows of an [`admitted`] batch, not empty.
-    pub fn fill(&mut self, model: &Model, batch: &FeatureBatch, rows: Range<usize>) -> Staged<'_> {
-        let network = &model.network;
-        let plan = &network.plan;
-        let Self { chunk, tape, inputs, rate, requests } = self;
-        chunk.fill(plan, batch, rows, Limits::NONE, &[]);
-        if network.config.encoder != Encoder::None {
-            let pass = Pass { network, batch, chunk, dropout: Dropout::default(), folded: &[] };
-            tokens::forward::<f32, Cpu>(&pass, tape);
-            tokens::candidates(&pass, plan.encoder.candidate(), tape);
-        }
-        fill_requests(chunk, requests);
-        if network.config.encoder == Encoder::None {
-            requests.iter_mut().for_each(|r| r.tokens = 0..0);
-        }
-        let inputs = sized(inputs, chunk.rows.len() * plan.inputs);
-        network.features::<Cpu>(batch, chunk, inputs);
-        let rate = match &plan.rate {
-            Some(plan) => rate_logits(network, plan, batch, chunk, requests, inputs, rate),
-            None => &[],
-        };
-        let (tokens, candidates): (&[f32], &[f32]) = match network.config.encoder {
-            Encoder::None => (&[], &[]),
-            _ => (&tape.token, &tape.candidate),
-        };
-        Staged { requests, tokens, masked: &chunk.masked, candidates, inputs, rate }
-    }
-}
-
-/// The chunk's requests that have rows.
-fn fill_requests(chunk: &Chunk, requests: &mut Vec<StagedRequest>) {
-    requests.clear();
-    let mut row = 0;
-    for rows in chunk.request.chunk_by(|a, b| a == b) {
-        let at = rows[0] as usize - chunk.requests.start;
-        let tokens = chunk.starts[at] as usize..chunk.starts[at + 1] as usize;
-        let first = chunk.offsets[chunk.segment[row] as usize] as usize;
-        let masked = if chunk.masked.is_empty() { 0..0 } else { first..first + tokens.len() };
-        requests.push(StagedRequest { rows: row..row + rows.len(), tokens, masked });
-        row += rows.len();
-    }
-}
-
-/// The rate tower's logits, a row a request: nothing of them depends on the candidate.
-fn rate_logits<'a>(
-    network: &Network<f32>,
-    plan: &RatePlan,
-    batch: &FeatureBatch,
-    chunk: &Chunk,
-    requests: &[StagedRequest],
-    rows_major: &[f32],
-    [inputs, hidden, logits]: &'a mut [Buffer<f32>; 3],
-) -> &'a [f32] {
-    let width = rate::width(network, plan);
-    let inputs = sized(inputs, requests.len() * width);
-    for (request, out) in requests.iter().zip(inputs.chunks_exact_mut(width)) {
-        let row = &rows_major[request.rows.start * network.plan.inputs..][..network.plan.inputs];
-        rate::input(network, plan, batch, chunk, request.rows.start, row, out);
-    }
-    let ((w, b), (v, c)) = (network.linear(plan.hidden), network.linear(plan.head));
-    let hidden = sized(hidden, requests.len() * b.len());
-    Cpu::linear(Shape::new(requests.len(), width, b.len()), inputs, w, b, true, hidden);
-    let logits = sized(logits, requests.len() * c.len());
-    Cpu::linear(Shape::new(requests.len(), b.len(), c.len()), hidden, v, c, false, logits);
-    logits
 }

@@ -25,6 +25,13 @@ use crate::{Gradients, ModelError, Objective, affinity, rate};
 /// Places of chunks start here.
 const CHUNK_PLACE: u64 = 1 << 32;
 
+/// Which of the inputs' columns an output row has: `stride` of them, from column `first` on.
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    stride: usize,
+    first: usize,
+}
+
 /// The model in numbers of type R.
 #[derive(Debug, Clone)]
 pub(crate) struct Network<R> {
@@ -255,15 +262,60 @@ impl<R: Real> Network<R> {
 
     /// The same without the sequence, whose columns stay as they are.
     pub(crate) fn features<B: Backend<R>>(&self, batch: &FeatureBatch, chunk: &Chunk, out: &mut [R]) {
-        let plan = &self.plan;
+        let (plan, window) = (&self.plan, self.window());
         self.constants(batch, chunk, out);
-        self.tables::<B>(&plan.user, &batch.user, &chunk.request, out);
+        self.tables::<B>(&plan.user, &batch.user, &chunk.request, window, out);
         if let Some((id, offset)) = plan.surface {
             let surface: &[u32] = &chunk.surface;
             let shape = surface_shape(plan, chunk, self.parameters[id].shape[1], offset);
             B::embedding(shape, self.weight(id), surface, out);
         }
-        self.tables::<B>(&plan.item, &batch.item, &chunk.row, out);
+        self.tables::<B>(&plan.item, &batch.item, &chunk.row, window, out);
+    }
+
+    /// [`Plan::request_columns`] of some of the batch's requests, requests x their number.
+    pub(crate) fn request_columns<B: Backend<R>>(
+        &self,
+        batch: &FeatureBatch,
+        requests: &[u32],
+        out: &mut [R],
+    ) {
+        let (plan, n, columns) = (&self.plan, &self.normaliser, self.plan.request_columns());
+        if columns.is_empty() {
+            return;
+        }
+        let window = Window { stride: columns.len(), first: columns.start };
+        self.numbers(&plan.user, &batch.user, requests, (&n.user_mean, &n.user_std), window, out);
+        self.tables::<B>(&plan.user, &batch.user, requests, window, out);
+        if let Some((id, offset)) = plan.surface {
+            let surfaces: Vec<u32> = batch.surface.iter().map(|s| (*s).into()).collect();
+            let shape = EmbeddingShape {
+                dim: self.parameters[id].shape[1],
+                slots: 1,
+                index_stride: 1,
+                index_start: 0,
+                entity: requests,
+                stride: window.stride,
+                offset: offset - window.first,
+            };
+            B::embedding(shape, self.weight(id), &surfaces, out);
+        }
+    }
+
+    /// [`Plan::item_columns`] of some of the batch's rows, rows x their number.
+    pub(crate) fn item_columns<B: Backend<R>>(&self, batch: &FeatureBatch, rows: &[u32], out: &mut [R]) {
+        let (plan, n, columns) = (&self.plan, &self.normaliser, self.plan.item_columns());
+        if columns.is_empty() {
+            return;
+        }
+        let window = Window { stride: columns.len(), first: columns.start };
+        self.numbers(&plan.item, &batch.item, rows, (&n.item_mean, &n.item_std), window, out);
+        self.tables::<B>(&plan.item, &batch.item, rows, window, out);
+    }
+
+    /// All columns.
+    fn window(&self) -> Window {
+        Window { stride: self.plan.inputs, first: 0 }
     }
 
     /// What of it does not depend on a weight; other columns stay as they are.
@@ -272,13 +324,21 @@ impl<R: Real> Network<R> {
         if plan.affinity {
             affinity::forward(plan, batch, chunk, plan.encoder.output, out);
         }
-        self.numbers(&plan.user, &batch.user, &chunk.request, (&n.user_mean, &n.user_std), out);
-        self.numbers(&plan.item, &batch.item, &chunk.row, (&n.item_mean, &n.item_std), out);
+        let window = self.window();
+        self.numbers(&plan.user, &batch.user, &chunk.request, (&n.user_mean, &n.user_std), window, out);
+        self.numbers(&plan.item, &batch.item, &chunk.row, (&n.item_mean, &n.item_std), window, out);
     }
 
-    fn tables<B: Backend<R>>(&self, side: &Side, columns: &Columns, entity: &[u32], out: &mut [R]) {
+    fn tables<B: Backend<R>>(
+        &self,
+        side: &Side,
+        columns: &Columns,
+        entity: &[u32],
+        window: Window,
+        out: &mut [R],
+    ) {
         for table in &side.tables {
-            let shape = table_shape(side, table, entity, self.plan.inputs);
+            let shape = table_shape(side, table, entity, window);
             B::embedding(shape, self.weight(table.id), &columns.categorical, out);
         }
     }
@@ -289,9 +349,15 @@ impl<R: Real> Network<R> {
         columns: &Columns,
         entity: &[u32],
         (mean, std): (&[f32], &[f32]),
+        window: Window,
         out: &mut [R],
     ) {
-        let block = |width, offset| Block { source: entity, width, stride: self.plan.inputs, offset };
+        let block = |width, column| Block {
+            source: entity,
+            width,
+            stride: window.stride,
+            offset: column - window.first,
+        };
         let width = side.layout.numeric_width;
         let clip = if self.config.compatibility { f32::INFINITY } else { CLIP };
         columns::normalised(block(width, side.numeric), &columns.numeric, mean, std, clip, out);
@@ -367,22 +433,22 @@ impl<R: Real> Network<R> {
         gradients: &mut Gradients<R>,
     ) {
         for table in &side.tables {
-            let shape = table_shape(side, table, entity, self.plan.inputs);
+            let shape = table_shape(side, table, entity, self.window());
             let (data, mut touch) = gradients.table(table.id);
             B::embedding_backward(shape, &columns.categorical, d_inputs, false, data, &mut touch);
         }
     }
 }
 
-fn table_shape<'a>(side: &Side, table: &Table, entity: &'a [u32], stride: usize) -> EmbeddingShape<'a> {
+fn table_shape<'a>(side: &Side, table: &Table, entity: &'a [u32], window: Window) -> EmbeddingShape<'a> {
     EmbeddingShape {
         dim: table.slots.dim,
         slots: table.slots.slots,
         index_stride: side.layout.categorical_width,
         index_start: table.slots.start,
         entity,
-        stride,
-        offset: table.offset,
+        stride: window.stride,
+        offset: table.offset - window.first,
     }
 }
 

@@ -251,6 +251,11 @@ impl Plan {
         let end = self.item.tables.first().map_or(self.item.numeric, |t| t.offset);
         self.encoder.output + affinity..end
     }
+
+    /// Columns of the inputs that depend on the candidate alone, up to the last one.
+    pub(crate) fn item_columns(&self) -> Range<usize> {
+        self.request_columns().end..self.inputs
+    }
 }
 
 /// Parameters at their start, the same for one seed everywhere.

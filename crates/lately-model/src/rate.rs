@@ -88,24 +88,24 @@ pub(crate) fn inputs<R: Real>(
     out: &mut [R],
 ) {
     let wide = rows_major.chunks_exact(network.plan.inputs);
-    for (i, (row, wide)) in out.chunks_exact_mut(width(network, plan)).zip(wide).enumerate() {
-        input(network, plan, batch, chunk, i, wide, row);
+    let rows = out.chunks_exact_mut(width(network, plan));
+    for ((row, request), wide) in rows.zip(&chunk.request).zip(wide) {
+        input(network, batch, chunk, *request, &wide[plan.user.clone()], row);
     }
 }
 
-/// The same of the chunk's row `at`, whose inputs of the rest are `wide`.
+/// The same of one request of the chunk, whose user's columns are `user`.
 pub(crate) fn input<R: Real>(
     network: &Network<R>,
-    plan: &RatePlan,
     batch: &FeatureBatch,
     chunk: &Chunk,
-    at: usize,
-    wide: &[R],
+    request: u32,
+    user: &[R],
     out: &mut [R],
 ) {
     let summary = summary_width(network.plan.actions);
-    summarise(batch, chunk.tokens_of(chunk.request[at]), &mut out[..summary]);
-    out[summary..].copy_from_slice(&wide[plan.user.clone()]);
+    summarise(batch, chunk.tokens_of(request), &mut out[..summary]);
+    out[summary..].copy_from_slice(user);
 }
 
 /// Shares of the action types over all tokens (newest first) and over the newest, then the length.

@@ -87,6 +87,7 @@ pub(crate) fn run(place: &Place, golden: Option<&Path>, small: bool) -> Result<R
     for geometry in [Geometry::Default, Geometry::Paper] {
         report.add(poisoned(place, geometry, last, 500)?);
         report.add(company(place, geometry)?);
+        report.add(again(place, geometry)?);
     }
     Ok(report)
 }
@@ -205,7 +206,7 @@ fn poisoned(place: &Place, geometry: Geometry, filling: usize, rows: usize) -> R
         Loaded::Scores(score) => score,
         Loaded::Unsupported(why) => return Ok(Case { name, rows: 0, outcome: Outcome::Unsupported(why) }),
     };
-    // An error, or numbers: ReLU makes 0 of what is none. Logits that are none must not be given out.
+    // An error, or numbers: the ReLU of the CPU, where it stands in, makes 0 of what is none. Logits that are none must not be given out.
     if score(&Recipe::one(100, filling, 6).batch(&schema)).is_ok_and(|x| !x.iter().all(|x| x.is_finite())) {
         let outcome = Outcome::Failed("logits that are no numbers were given out".to_owned());
         return Ok(Case { name, rows: filling, outcome });
@@ -232,6 +233,23 @@ fn company(place: &Place, geometry: Geometry) -> Result<Case, Failure> {
     let agreement = Agreement::of(&alone, &got[..want.len().min(got.len())], &want);
     let outcome = if same == want.len() { Outcome::Agrees(agreement) } else { Outcome::Differs(agreement) };
     Ok(Case { name, rows: alone.rows(), outcome })
+}
+
+/// A row has the same bits whether its item is on the card already or comes with the call.
+fn again(place: &Place, geometry: Geometry) -> Result<Case, Failure> {
+    let (model, schema) = shared(geometry)?;
+    let name = format!("{}: the same bits again", geometry.name());
+    let score = match place.load(&model)? {
+        Loaded::Scores(score) => score,
+        Loaded::Unsupported(why) => return Ok(Case { name, rows: 0, outcome: Outcome::Unsupported(why) }),
+    };
+    let batch = Recipe { requests: vec![(100, 70), (60, 200)], ..Recipe::one(0, 0, 9) }.batch(&schema);
+    let want = score(&batch)?;
+    let got = score(&batch)?;
+    let same = got.iter().zip(&want).filter(|(a, b)| a.to_bits() == b.to_bits()).count();
+    let agreement = Agreement::of(&batch, &got, &want);
+    let outcome = if same == want.len() { Outcome::Agrees(agreement) } else { Outcome::Differs(agreement) };
+    Ok(Case { name, rows: batch.rows(), outcome })
 }
 
 impl fmt::Display for Case {
@@ -261,8 +279,10 @@ mod tests {
         report.verdict().unwrap();
         let case = poisoned(&Place::StandIn, Geometry::Default, 5, 5).unwrap();
         assert!(matches!(case.outcome, Outcome::Agrees(_)), "{case:?}");
-        let case = company(&Place::StandIn, Geometry::Default).unwrap();
-        assert!(matches!(case.outcome, Outcome::Agrees(a) if a.error == 0.0), "{case:?}");
+        for same in [company, again] {
+            let case = same(&Place::StandIn, Geometry::Default).unwrap();
+            assert!(matches!(case.outcome, Outcome::Agrees(a) if a.error == 0.0), "{case:?}");
+        }
     }
 
     #[test]

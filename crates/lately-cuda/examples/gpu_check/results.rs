@@ -112,7 +112,7 @@ fn render(all: &Value) -> Result<String, Failure> {
     let head = ["", "candidates", "tokens", "p50 ms", "p99 ms", "candidates/s", "of bf16 peak"];
     writeln!(
         text,
-        "{:<32} {:>10} {:>6} {:>9} {:>9} {:>13} {:>12}",
+        "{:<36} {:>10} {:>6} {:>9} {:>9} {:>13} {:>12}",
         head[0], head[1], head[2], head[3], head[4], head[5], head[6]
     )?;
     for l in &lines {
@@ -121,7 +121,7 @@ fn render(all: &Value) -> Result<String, Failure> {
             peer.as_ref().map_or("-".to_owned(), |p| format!("{:.2} %", flop / p.bf16_tflop_s / 1e10));
         writeln!(
             text,
-            "{:<32} {:>10} {:>6} {:>9} {:>9} {:>13.0} {share:>12}",
+            "{:<36} {:>10} {:>6} {:>9} {:>9} {:>13.0} {share:>12}",
             l.what,
             l.candidates,
             l.tokens,
@@ -155,6 +155,9 @@ fn lines(ours: Option<&timings::Report>, peer: Option<&Peer>) -> Vec<Line> {
     let mut lines = Vec::new();
     for t in ours {
         lines.push(line(format!("ours, {}", t.name), t, t.candidates_per_second));
+        let (new, rate) = (t.new_items_p50_ms, t.candidates as f64 / t.new_items_p50_ms * 1e3);
+        let line_of_new = line(format!("ours, {}, new items", t.name), t, rate);
+        lines.push(Line { p50_ms: new, p99_ms: f64::NAN, ..line_of_new });
         let together = line(format!("ours, {}, 4 threads", t.name), t, t.candidates_per_second_together);
         lines.push(Line { p50_ms: f64::NAN, p99_ms: f64::NAN, ..together });
     }
@@ -181,7 +184,7 @@ mod tests {
     #[test]
     fn the_table_has_shares_of_the_measured_peak_and_says_what_is_missing() {
         let timing = json!({
-            "name": "paper, compatible", "candidates": 500, "tokens": 100, "p50_ms": 1.0, "p99_ms": 2.0,
+            "name": "paper, compatible", "candidates": 500, "tokens": 100, "p50_ms": 1.0, "p99_ms": 2.0, "new_items_p50_ms": 1.25,
             "candidates_per_second": 500_000.0, "candidates_per_second_together": 1_000_000.0,
             "multiply_adds": 4_000_000, "requests": 9
         });
@@ -199,6 +202,8 @@ mod tests {
         // 2 x 4e6 x 5e5 = 4 TFLOP/s of 800.
         let line = text.lines().find(|l| l.starts_with("ours, paper, compatible  ")).unwrap();
         assert!(line.ends_with("500000       0.50 %"), "{line}");
+        let new = text.lines().find(|l| l.starts_with("ours, paper, compatible, new items ")).unwrap();
+        assert!(new.contains("1.250") && new.contains("400000"), "{new}");
         let eager = text.lines().find(|l| l.starts_with("PyTorch eager ")).unwrap();
         assert!(eager.contains("4.000") && eager.contains("125000") && eager.contains("0.12 %"), "{eager}");
         assert!(text.contains("PyTorch eager, card alone") && !text.contains("NaN"), "{text}");

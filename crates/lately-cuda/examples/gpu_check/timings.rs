@@ -1,7 +1,8 @@
 //! How fast a card scores: requests one after another, and from several threads at once as a server sends them.
 //!
 //! Times are those of the host's clock around a whole call, features in and logits out, as a caller waits for them. The inputs
-//! rotate, so that no call finds the last one's in a cache.
+//! rotate, so that no call finds the last one's in a cache. Their items come back, as a catalogue's do, and are on the card by
+//! then; apart from that it is measured what a call takes all of whose items are new.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -40,6 +41,8 @@ pub(crate) struct Timing {
     /// Of a request, one at a time, ms.
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
+    /// The median where no item was ranked before, ms.
+    pub(crate) new_items_p50_ms: f64,
     /// One request at a time, by the median.
     pub(crate) candidates_per_second: f64,
     /// From several threads.
@@ -105,11 +108,27 @@ fn measure(
         tokens,
         p50_ms,
         p99_ms,
+        new_items_p50_ms: new_items(score, &inputs[0], time / 3)?,
         candidates_per_second: candidates as f64 / p50_ms * 1e3,
         candidates_per_second_together: candidates as f64 * together(score, inputs, time)?,
         multiply_adds,
         requests: samples.len(),
     })
+}
+
+/// The median of calls whose items are all new, ms: a number of each changes before every call.
+fn new_items(score: &Score, input: &FeatureBatch, time: Duration) -> Result<f64, Failure> {
+    let mut batch = input.clone();
+    let width = (batch.item.numeric.len() / batch.rows().max(1)).max(1);
+    let (start, mut samples) = (Instant::now(), Vec::new());
+    while samples.is_empty() || start.elapsed() < time {
+        batch.item.numeric.iter_mut().step_by(width).for_each(|x| *x += 1e-3);
+        let begin = Instant::now();
+        score(&batch)?;
+        samples.push(begin.elapsed().as_secs_f64() * 1e3);
+    }
+    samples.sort_by(f64::total_cmp);
+    Ok(percentile(&samples, 50))
 }
 
 /// Requests a second from [`THREADS`] threads.
@@ -145,12 +164,13 @@ impl fmt::Display for Report {
         for t in &self.timings {
             writeln!(
                 f,
-                "  {:<18} {:>5} candidates, {:>3} tokens: p50 {:.3} ms, p99 {:.3} ms, {:.0} candidates/s alone, {:.0} from {THREADS} threads",
+                "  {:<18} {:>5} candidates, {:>3} tokens: p50 {:.3} ms, p99 {:.3} ms, p50 of new items {:.3} ms, {:.0} candidates/s alone, {:.0} from {THREADS} threads",
                 t.name,
                 t.candidates,
                 t.tokens,
                 t.p50_ms,
                 t.p99_ms,
+                t.new_items_p50_ms,
                 t.candidates_per_second,
                 t.candidates_per_second_together
             )?;
@@ -162,6 +182,7 @@ impl fmt::Display for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inputs::NUMBERS;
 
     #[test]
     fn percentiles_are_by_nearest_rank() {
@@ -182,8 +203,20 @@ mod tests {
         let timing = measure(&sleeps, &inputs, Duration::from_millis(60), "x", 1, 5).unwrap();
         assert!(timing.p50_ms >= 2.0 && timing.p99_ms >= timing.p50_ms, "{timing:?}");
         assert!((1..=31).contains(&timing.requests), "{timing:?}");
+        assert!(timing.new_items_p50_ms >= 2.0, "{timing:?}");
         assert!(timing.candidates_per_second <= 5_000.0, "10 in 2 ms: {timing:?}");
         assert!(timing.candidates_per_second_together <= 20_000.0, "{timing:?}");
+        let last = std::sync::Mutex::new(FeatureBatch::default());
+        let changed: Score = Box::new(move |b| {
+            let before = std::mem::replace(&mut *last.lock().unwrap(), b.clone());
+            let rows = b.item.numeric.chunks(NUMBERS).zip(before.item.numeric.chunks(NUMBERS));
+            if rows.into_iter().any(|(a, b)| a == b) {
+                Err("an item came back".into())
+            } else {
+                Ok(Vec::new())
+            }
+        });
+        new_items(&changed, &inputs[0], Duration::from_millis(5)).unwrap();
         let fails: Score = Box::new(|_| Err("lost".into()));
         assert!(measure(&fails, &inputs, Duration::from_millis(1), "x", 1, 5).is_err());
     }

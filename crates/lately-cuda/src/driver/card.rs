@@ -90,8 +90,8 @@ impl Card {
             return Err(CudaError::NoDevice { ordinal, count });
         }
         let context = CudaContext::new(ordinal).map_err(&doing)?;
-        // SAFETY: memory is written by one stream at a time, after which the host waits for that stream (`run`), or by the
-        // host before any stream sees it (`upload`): no events are needed to order them.
+        // SAFETY: a word is written by one stream, for which the host waits before another one reads it (`run`, `read`), or by
+        // the host before any stream sees it (`upload`): no events are needed to order them.
         unsafe { context.disable_event_tracking() };
         let name = context.name().map_err(&doing)?;
         let capability = context.compute_capability().map_err(&doing)?;

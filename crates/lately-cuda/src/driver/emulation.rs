@@ -49,7 +49,7 @@ pub(crate) struct Memory {
     words: Box<[std::cell::UnsafeCell<u32>]>,
 }
 
-// SAFETY: kernels of one lane run one after another, and memory that two lanes see is not written.
+// SAFETY: kernels of one lane run one after another, and words that two lanes see are not written, see `Driver::run`.
 unsafe impl Sync for Memory {}
 
 /// Both ends of the copies.

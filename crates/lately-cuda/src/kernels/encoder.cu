@@ -381,10 +381,9 @@ DEVICE void pool(const float *largest, float *pooled, const u32 *weights, u16 *o
 
 // A candidate's own logits and value, and the exponentials of the former, all in shared memory.
 DEVICE void own_part(const u32 *input, const u32 *weights, const u32 *scratch, const Request &r, const float *open,
-                     u32 row, float *candidate, float *own, float *exponents, float *value) {
+                     const float *from, float *candidate, float *own, float *exponents, float *value) {
     const float *w = (const float *)weights;
     const u32 padded = 16 * r.tiles, thread = threadIdx.x, threads = blockDim.x;
-    const float *from = (const float *)input + input[AT_CANDIDATES] + (size_t)row * CANDIDATE;
     for (u32 i = thread; i < CANDIDATE; i += threads) candidate[i] = from[i];
     __syncthreads();
     const float *keys = (const float *)scratch + input[AT_CANDIDATE_KEYS] + (size_t)r.first_tile * 16 * CANDIDATE;
@@ -424,7 +423,8 @@ DEVICE void first_residual(Activations &x, const float *tokens, const float *can
 }
 
 extern "C" __global__ void __launch_bounds__(2 * TOKENS, BLOCKS)
-encode(const u32 *__restrict__ input, const u32 *__restrict__ weights, const u32 *__restrict__ scratch, u16 *out) {
+encode(const u32 *__restrict__ input, const u32 *__restrict__ weights, const u32 *__restrict__ table,
+       const u32 *__restrict__ scratch, u16 *out) {
     SHARED(shared);
     const u32 row = blockIdx.x, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     if (row >= input[ROWS]) return;
@@ -440,7 +440,8 @@ encode(const u32 *__restrict__ input, const u32 *__restrict__ weights, const u32
     float *candidate = value + VALUE_WIDTH, *pooled = candidate + CEIL16(CANDIDATE), *largest = pooled + VALUE_WIDTH;
     const float *open = (const float *)input + input[AT_OPEN] + (size_t)r.first_tile * 16;
     const bool active = warp < r.tiles;
-    own_part(input, weights, scratch, r, open, row, candidate, own, exponents, value);
+    const float *item = (const float *)item_of(input, table, row);
+    own_part(input, weights, scratch, r, open, item, candidate, own, exponents, value);
 
     Activations x;
 #pragma unroll

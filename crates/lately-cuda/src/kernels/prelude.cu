@@ -1,4 +1,4 @@
-// What all kernels stand on: words, bfloat16, the tensor cores' instructions and the layout of a call.
+// What all kernels stand on: words, bfloat16 and the tensor cores' instructions.
 //
 // Compiled by NVRTC without a header. Where __CUDACC_RTC__ is not defined, the names below that are no C++ come from the
 // emulation of the crate's tests, which runs these very files on a CPU.
@@ -15,11 +15,6 @@ typedef unsigned int u32;
 typedef unsigned short u16;
 
 #define CEIL16(n) (((n) + 15) / 16 * 16)
-#define INPUT_TILES (CEIL16(INPUTS) / 16)
-
-// Words of a call's header, see layout.rs.
-enum { ROWS, REQUESTS, AT_ROWS, AT_REQUESTS, AT_TOKENS, AT_OPEN, AT_CANDIDATES, AT_FEATURES, AT_VALUES, AT_LOGITS,
-       AT_EXPONENTIALS, AT_CANDIDATE_KEYS };
 
 #ifdef __CUDACC_RTC__
 

@@ -7,6 +7,7 @@
 //   0 where j may not be looked at, as fragments of A;
 // - values V a_i + t, as fragments of B;
 // - candidate keys q^T a_i, whose product with a candidate c is its part of the logits.
+// For affinity.cu it turns the tokens' items around, and makes their lengths.
 
 #if WIDTH > 0
 
@@ -61,6 +62,18 @@ request_part(const u32 *__restrict__ input, const u32 *__restrict__ weights, u32
         u32 row = i % 16, column = i / 16;
         keys[column * padded + tile * 16 + row] = dot(own + row * TOKEN, w + CANDIDATE_QUERY + column, CANDIDATE);
     }
+#if AFFINITY > 0
+    float *items = (float *)scratch + input[AT_TOKEN_ITEMS] + (size_t)r.first_tile * 16 * CANDIDATE;
+    for (u32 i = thread; i < 16 * CANDIDATE; i += threads)
+        items[i / 16 * padded + tile * 16 + i % 16] = own[i % 16 * TOKEN + TOKEN - CANDIDATE + i / 16];
+    float *lengths = (float *)scratch + input[AT_LENGTHS] + (size_t)r.first_tile * 16 + tile * 16;
+    for (u32 i = thread; i < 16; i += threads) {
+        float sum = 0.0f;
+        const float *item = own + i * TOKEN + TOKEN - CANDIDATE;
+        for (u32 c = 0; c < CANDIDATE; c++) sum += item[c] * item[c];
+        lengths[i] = sqrtf(sum);
+    }
+#endif
     __syncthreads();
 
     float *all = (float *)scratch + input[AT_LOGITS] + (size_t)r.first_square * 256 + (size_t)tile * 16 * padded;

@@ -6,20 +6,26 @@
 
 enum { LINEAR, RELU, GATE, LOGITS };
 
-// What stands beside the encoder's columns of the top's inputs, from a row of bfloat16 numbers each; 0 beyond the inputs.
-extern "C" __global__ void __launch_bounds__(128) place_features(const u32 *__restrict__ input, u16 *out) {
-    const u32 row = blockIdx.x, stride = (INPUTS - OUTPUT + 1) / 2 * 2;
-    if (row >= input[ROWS]) return;
-    const u16 *features = (const u16 *)(input + input[AT_FEATURES]) + (size_t)row * stride;
-    for (u32 i = OUTPUT + threadIdx.x; i < 16 * INPUT_TILES; i += blockDim.x)
-        out[a_index(row, i, INPUT_TILES)] = i < INPUTS ? features[i - OUTPUT] : (u16)0;
+// What a request's columns add to the first product, with its bias: requests x outputs up to whole tiles, f32. A thread an
+// output. `weight`: the columns' part, inputs x outputs.
+extern "C" __global__ void __launch_bounds__(128)
+request_sums(const u32 *__restrict__ input, const u32 *__restrict__ weights, u32 weight, u32 bias, u32 outputs, u32 *scratch) {
+    const u32 request = blockIdx.y, column = blockIdx.x * blockDim.x + threadIdx.x, width = CEIL16(outputs);
+    if (request >= input[REQUESTS] || column >= width) return;
+    const float *w = (const float *)weights + weight + column;
+    const float *x = (const float *)input + input[AT_COLUMNS] + (size_t)request * REQUEST_COLUMNS;
+    float sum = ((const float *)weights)[bias + column];
+    for (u32 k = 0; k < REQUEST_COLUMNS; k++) sum += w[(size_t)k * width] * x[k];
+    ((float *)scratch)[input[AT_SUMS] + (size_t)request * width + column] = sum;
 }
 
 struct Product {
     const uint4 *x, *weight;
     const float *bias;
-    // Tiles of 16 inputs, tiles of 16 outputs, outputs.
-    u32 inputs, tiles, outputs;
+    // Where the first product's sums start instead: requests x outputs. Else null.
+    const float *sums;
+    // Tiles of 16 inputs, how many of them are multiplied, tiles of 16 outputs, outputs.
+    u32 inputs, multiplied, tiles, outputs;
 };
 
 DEVICE void unpack(uint4 v, u32 (&a)[4]) {
@@ -29,21 +35,34 @@ DEVICE void unpack(uint4 v, u32 (&a)[4]) {
     a[3] = v.w;
 }
 
-// Sums of two tiles of rows x two tiles of 16 outputs, started with the bias. The next factors are on their way while the
-// present ones are multiplied.
-DEVICE void product(const Product &p, u32 row_tile, u32 tile, u32 lane, float (&c)[2][4][4]) {
+// Where sums start: the bias, or what the row's request has of the first product. Rows beyond the last take the last one's.
+DEVICE void start(const u32 *input, const Product &p, u32 row_tile, u32 tile, u32 second, u32 lane, float (&c)[2][4][4]) {
+#pragma unroll
+    for (int r = 0; r < 2; r++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const float *from = p.bias;
+            if (p.sums) {
+                u32 row = (row_tile + r) * 16 + half * 8 + lane / 4, last = input[ROWS] - 1;
+                from = p.sums + (size_t)input[input[AT_ROWS] + (row < last ? row : last)] * p.tiles * 16;
+            }
+#pragma unroll
+            for (int n = 0; n < 4; n++)
+#pragma unroll
+                for (int i = 0; i < 2; i++)
+                    c[r][n][2 * half + i] = from[(tile + n / 2 * second) * 16 + n % 2 * 8 + lane % 4 * 2 + i];
+        }
+}
+
+// Sums of two tiles of rows x two tiles of 16 outputs. The next factors are on their way while the present ones are
+// multiplied.
+DEVICE void product(const u32 *input, const Product &p, u32 row_tile, u32 tile, u32 lane, float (&c)[2][4][4]) {
     const u32 second = tile + 1 < p.tiles ? 1 : 0, stride = p.inputs * 32;
     const uint4 *x = p.x + (size_t)row_tile * stride + lane, *w = p.weight + (size_t)tile * stride + lane;
-#pragma unroll
-    for (int n = 0; n < 4; n++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            u32 column = (tile + n / 2 * second) * 16 + n % 2 * 8 + lane % 4 * 2 + i % 2;
-            c[0][n][i] = c[1][n][i] = p.bias[column];
-        }
+    start(input, p, row_tile, tile, second, lane, c);
     uint4 x0 = x[0], x1 = x[stride], w0 = w[0], w1 = w[second * stride];
-    for (u32 k = 1; k <= p.inputs; k++) {
-        u32 next = (k < p.inputs ? k : 0) * 32;
+    for (u32 k = 1; k <= p.multiplied; k++) {
+        u32 next = (k < p.multiplied ? k : 0) * 32;
         uint4 y0 = x[next], y1 = x[stride + next], v0 = w[next], v1 = w[second * stride + next];
         u32 a0[4], a1[4];
         unpack(x0, a0);
@@ -71,8 +90,9 @@ DEVICE void finish(float (&c0)[4], float (&c1)[4], size_t at, const uint4 *base,
     if (KIND == RELU) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            c0[i] = c0[i] > 0.0f ? c0[i] : 0.0f;
-            c1[i] = c1[i] > 0.0f ? c1[i] : 0.0f;
+            // What is no number stays none, so that the host sees it.
+            c0[i] = c0[i] < 0.0f ? 0.0f : c0[i];
+            c1[i] = c1[i] < 0.0f ? 0.0f : c1[i];
         }
     }
     uint4 y;
@@ -97,7 +117,7 @@ DEVICE void dense(const u32 *input, const Product &p, const uint4 *base, void *o
     const u32 row_tile = blockIdx.y * 4 + warp / 2 * 2, tile = blockIdx.x * 4 + warp % 2 * 2;
     if (row_tile * 16 >= rows || tile >= p.tiles) return;
     float c[2][4][4];
-    product(p, row_tile, tile, lane, c);
+    product(input, p, row_tile, tile, lane, c);
 #pragma unroll
     for (int r = 0; r < 2; r++)
 #pragma unroll
@@ -118,13 +138,17 @@ DEVICE void dense(const u32 *input, const Product &p, const uint4 *base, void *o
         }
 }
 
-// `weight`, `bias`: their first words. `base`: the cross layers' first input, of gates alone.
+// `weight`, `bias`: their first words. `first`: whether this is the first product, which leaves out the request's columns.
+// `base`: the cross layers' first input, of gates alone.
 #define DENSE(name, KIND)                                                                                              \
     extern "C" __global__ void __launch_bounds__(128)                                                                  \
     name(const u32 *__restrict__ input, const u32 *__restrict__ weights, u32 weight, u32 bias, u32 inputs, u32 outputs, \
-         const uint4 *__restrict__ x, const uint4 *__restrict__ base, void *out) {                                     \
-        const Product p = {x, (const uint4 *)(weights + weight), (const float *)(weights + bias), CEIL16(inputs) / 16, \
-                           CEIL16(outputs) / 16, outputs};                                                             \
+         u32 first, const u32 *__restrict__ scratch, const uint4 *__restrict__ x, const uint4 *__restrict__ base,      \
+         void *out) {                                                                                                  \
+        const float *sums = first ? (const float *)scratch + input[AT_SUMS] : (const float *)0;                        \
+        const u32 tiles = CEIL16(inputs) / 16;                                                                         \
+        const Product p = {x, (const uint4 *)(weights + weight), (const float *)(weights + bias), sums, tiles,         \
+                           first ? REQUEST_AT / 16 : tiles, CEIL16(outputs) / 16, outputs};                            \
         dense<KIND>(input, p, base, out);                                                                              \
     }
 

@@ -56,7 +56,7 @@ pub(super) fn near(what: &str, model: &Arc<Model>, batch: &FeatureBatch, got: &[
 }
 
 /// The emulated card; in both orders of threads, which must give the same bits.
-fn agrees(what: &str, model: &Arc<Model>, batch: &FeatureBatch) {
+pub(super) fn agrees(what: &str, model: &Arc<Model>, batch: &FeatureBatch) {
     if compiler().is_none() {
         return;
     }

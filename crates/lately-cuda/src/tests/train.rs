@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lately_features::{FeatureBatch, Schema};
-use lately_model::training::{LearnerOptions, StagedBatch, Stager};
+use lately_model::training::{Group, LearnerOptions, StagedBatch, Stager};
 use lately_model::{
     AdamStep, Encoder, Fusion, Gradients, Lists, Model, ModelConfig, Objective, Outputs, Precision, Scratch,
 };
@@ -301,6 +301,83 @@ fn with_dropout_the_gradient_is_the_slope_of_the_loss() {
             "{which}: the slope is {slope}, the gradient says {want}"
         );
     }
+}
+
+/// Members that share each batch hold the weights of one that takes all of it.
+#[test]
+fn a_group_learns_as_one() {
+    if compiler().is_none() {
+        return;
+    }
+    let schema = schema(4, 20);
+    let model = trained(&tiny(), &schema);
+    // One member has two requests, one nothing in the second step.
+    let parts = [[&REQUESTS[..4], &REQUESTS[..2]], [&REQUESTS[4..], &[]]];
+    let batch = |part: &[(usize, usize)], step: usize, rows: usize| {
+        let mut part = Rows::new(&schema, part, 20 + step as u64);
+        part.weight.fill(1.0 / rows as f32); // as a batch's rows weigh, whoever takes them
+        part
+    };
+    let steps = |learner: &mut Learner<Emulation>, take: &dyn Fn(usize) -> StagedBatch| {
+        let mut seen = Vec::new();
+        for step in 0..2 {
+            seen.push(learner.gradient(&take(step), None).unwrap());
+            seen.push(learner.norm().unwrap());
+            learner.update(AdamStep::new(0.01, (0.9, 0.999), 0.0, 1.0, step as u64 + 1)).unwrap();
+        }
+        let (mut end, mut moments) = (model.clone(), moments(&model));
+        learner.read(&mut end, &mut moments).unwrap();
+        (seen, end.parameters().iter().flat_map(|p| p.data.clone()).collect::<Vec<f32>>())
+    };
+    let driver = Arc::new(Emulation::default());
+    let members = std::thread::scope(|scope| {
+        let member = |rank: usize| {
+            let group = Group { rank, size: 2, meeting: "a group learns as one".into() };
+            let options = LearnerOptions { precision: Precision::F32, group: Some(group) };
+            let mut learner = Learner::new(&driver, &model, &moments(&model), &options).unwrap();
+            steps(&mut learner, &|step| batch(parts[rank][step], step, 9).staged(&model, ALL))
+        };
+        let other = scope.spawn(move || member(1));
+        [member(0), other.join().unwrap()]
+    });
+    assert_eq!(members[0], members[1], "the same bits in both");
+    // The same gradients, added up by one.
+    let (_, mut alone) = learner(&model, Precision::F32);
+    for step in 0..2 {
+        let mut loss = 0.0;
+        for part in parts {
+            loss += alone.gradient(&batch(part[step], step, 9).staged(&model, ALL), None).unwrap();
+        }
+        let (norm, seen) = (alone.norm().unwrap(), &members[0].0[2 * step..]);
+        assert!((loss - seen[0]).abs() < 1e-6 * loss, "step {step}: {loss} and {}", seen[0]);
+        assert!((norm - seen[1]).abs() < 1e-5 * norm, "step {step}: {norm} and {}", seen[1]);
+        alone.update(AdamStep::new(0.01, (0.9, 0.999), 0.0, 1.0, step as u64 + 1)).unwrap();
+    }
+}
+
+#[test]
+fn a_member_that_fails_does_not_leave_the_others_waiting() {
+    if compiler().is_none() {
+        return;
+    }
+    let schema = schema(4, 20);
+    let model = trained(&tiny(), &schema);
+    let driver = Arc::new(Emulation::default());
+    let member = |rank: usize| {
+        let group = Group { rank, size: 2, meeting: "a member that fails".into() };
+        let options = LearnerOptions { precision: Precision::F32, group: Some(group) };
+        Learner::new(&driver, &model, &moments(&model), &options).unwrap()
+    };
+    let staged = Rows::new(&schema, &REQUESTS[..2], 3).staged(&model, ALL);
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| drop(member(1)));
+        let mut first = member(0);
+        other.join().unwrap();
+        let error = first.gradient(&staged, None).unwrap_err().to_string();
+        assert!(error.contains('1'), "it names the member: {error}");
+        let error = first.gradient(&staged, None).unwrap_err().to_string();
+        assert!(error.contains("a member has failed before"), "{error}");
+    });
 }
 
 #[test]

@@ -21,6 +21,7 @@ const STRETCH_PLACE: u64 = 1 << 32;
 /// Weights, moments, gradient and working memory on a device.
 pub(crate) struct Learner<D: Driver> {
     // Dropped in this order: what is queued before what it uses.
+    company: Company<D::Peers>,
     lane: D::Lane,
     memory: Memories<D>,
     module: Arc<D::Module>,
@@ -29,6 +30,18 @@ pub(crate) struct Learner<D: Driver> {
     plan: TrainingPlan,
     split: bool,
     driver: Arc<D>,
+}
+
+/// Who shares each step.
+enum Company<P> {
+    Alone,
+    /// `summed`: the gradient is the group's already.
+    Group {
+        peers: P,
+        summed: bool,
+    },
+    /// A group of which a member failed, possibly this one.
+    Lost,
 }
 
 impl<D: Driver> Learner<D> {
@@ -56,7 +69,11 @@ impl<D: Driver> Learner<D> {
             weights,
         };
         driver.launch(&module, &mut lane, &[launches::adam(&memory.weights, None)])?;
-        Ok(Self { lane, memory, module, room: [1, 1], plan, split, driver: Arc::clone(driver) })
+        let company = match &options.group {
+            Some(group) => Company::Group { peers: driver.join(group)?, summed: false },
+            None => Company::Alone,
+        };
+        Ok(Self { company, lane, memory, module, room: [1, 1], plan, split, driver: Arc::clone(driver) })
     }
 
     /// See [`lately_model::training::Learner::gradient`].
@@ -69,12 +86,59 @@ impl<D: Driver> Learner<D> {
             Some(seed) => Dropout { seed, rate: self.plan.dropout },
             None => Dropout::default(),
         };
+        if matches!(self.company, Company::Group { summed: true, .. }) {
+            // Added to the group's sum it would count once a member.
+            return Err(group_failed("add to a gradient that is summed: update first"));
+        }
         let mut loss = 0.0;
         for stretch in &batch.stretches {
             let dropout = dropout.at(STRETCH_PLACE + stretch.rows.start as u64);
-            loss += self.stretch(batch, stretch, dropout)?;
+            loss += self.stretch(batch, stretch, dropout).inspect_err(|_| self.leave())?;
         }
-        Ok(loss)
+        self.sum_of_losses(loss)
+    }
+
+    /// All members' losses together; as two f32, since that is what is added up.
+    fn sum_of_losses(&mut self, loss: f64) -> Result<f64, CudaError> {
+        if matches!(self.company, Company::Alone) {
+            return Ok(loss);
+        }
+        let first = loss as f32;
+        let mut words = [first, (loss - f64::from(first)) as f32].map(f32::to_bits);
+        let Self { lane, memory, driver, .. } = self;
+        driver.write(lane, &memory.squares, 0, &words)?;
+        self.add_up(|memory| &memory.squares, words.len())?;
+        let Self { lane, memory, driver, .. } = self;
+        driver.read(lane, &memory.squares, 0, &mut words)?;
+        Ok(words.iter().map(|word| f64::from(f32::from_bits(*word))).sum())
+    }
+
+    /// Makes the gradient the group's.
+    fn sum(&mut self) -> Result<(), CudaError> {
+        if matches!(self.company, Company::Alone | Company::Group { summed: true, .. }) {
+            return Ok(());
+        }
+        let words = self.memory.weights.numbers + self.memory.weights.marks;
+        self.add_up(|memory| &memory.weights.gradient, words)?;
+        if let Company::Group { summed, .. } = &mut self.company {
+            *summed = true;
+        }
+        Ok(())
+    }
+
+    fn add_up(&mut self, of: impl Fn(&Memories<D>) -> &D::Memory, words: usize) -> Result<(), CudaError> {
+        let Self { company, lane, memory, driver, .. } = self;
+        let Company::Group { peers, .. } = company else {
+            return Err(group_failed("go on: a member has failed before"));
+        };
+        driver.add_up(lane, peers, of(memory), 0, words).inspect_err(|_| self.leave())
+    }
+
+    /// Leaves a group that can no longer learn as one, so that the others do not wait.
+    fn leave(&mut self) {
+        if matches!(self.company, Company::Group { .. }) {
+            self.company = Company::Lost;
+        }
     }
 
     fn stretch(
@@ -151,6 +215,7 @@ impl<D: Driver> Learner<D> {
 
     /// See [`lately_model::training::Learner::norm`].
     pub(crate) fn norm(&mut self) -> Result<f64, CudaError> {
+        self.sum()?;
         let Self { lane, memory, module, driver, .. } = self;
         driver.launch(module, lane, &[launches::squares(memory)])?;
         let mut words = [0; 2 * SQUARES];
@@ -161,6 +226,10 @@ impl<D: Driver> Learner<D> {
 
     /// See [`lately_model::training::Learner::update`].
     pub(crate) fn update(&mut self, step: AdamStep) -> Result<(), CudaError> {
+        self.sum()?;
+        if let Company::Group { summed, .. } = &mut self.company {
+            *summed = false;
+        }
         let Self { lane, memory, module, driver, .. } = self;
         let weights = &memory.weights;
         driver.launch(module, lane, &[launches::adam(weights, Some(step)), launches::unmark(weights)])
@@ -189,6 +258,10 @@ impl<D: Driver> Learner<D> {
 
 fn fill(to: &mut [f32], from: &mut dyn Iterator<Item = f32>) {
     to.iter_mut().zip(from).for_each(|(to, x)| *to = x);
+}
+
+fn group_failed(doing: &'static str) -> CudaError {
+    CudaError::Group { doing, reason: "this member's gradient is no longer the group's".into() }
 }
 
 fn unsupported(what: String) -> CudaError {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::score::configs;
 use super::world::{batch, small, tiny};
 use crate::device::{
-    EncoderParts, LayerParts, LinearParts, ServingParts, Staging, TransformerParts, admitted,
+    AffinityParts, EncoderParts, ItemStaging, LayerParts, LinearParts, ServingParts, Staging, TokenKind,
+    TransformerParts, admitted,
 };
 use crate::{Encoder, Model, ModelConfig, Scratch};
 
@@ -75,6 +76,27 @@ fn encode(parts: &TransformerParts, tokens: &[f32], masked: &[bool], candidate: 
     out
 }
 
+/// The affinity block of a candidate to tokens' items.
+fn affinity(parts: &AffinityParts, items: &[&[f32]], kinds: &[TokenKind], candidate: &[f32]) -> Vec<f32> {
+    let length = |x: &[f32]| dot(x, x).sqrt();
+    let mut out = Vec::new();
+    for action in 0..parts.actions {
+        for all in [false, true] {
+            let of = items.iter().zip(kinds).filter(|(item, kind)| {
+                usize::from(kind.action) == action && (all || kind.recent) && length(item) > 0.0
+            });
+            let cosines: Vec<f32> =
+                of.map(|(item, _)| dot(item, candidate) / (length(item) * length(candidate))).collect();
+            let open = !cosines.is_empty() && length(candidate) > 0.0;
+            let largest = cosines.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let mean = cosines.iter().sum::<f32>() / cosines.len() as f32;
+            out.extend([largest, mean].map(|x| if open { parts.scale * x } else { 0.0 }));
+        }
+    }
+    assert_eq!(out.len(), parts.width());
+    out
+}
+
 fn top(parts: &ServingParts, inputs: &[f32]) -> Vec<f32> {
     let base = parts.project.as_ref().map_or_else(|| inputs.to_vec(), |p| linear(p, inputs));
     let mut x = base.clone();
@@ -98,22 +120,36 @@ fn multiplied(
     let b = admitted(model, b).unwrap();
     let mut staging = Staging::default();
     staging.fill(model, &b, 0..1); // memory that held something else
+    let all: Vec<u32> = rows.clone().map(|row| row as u32).collect();
     let staged = staging.fill(model, &b, rows);
+    let mut items = ItemStaging::default();
+    items.fill(model, &b, &[0, 1]);
+    let items = items.fill(model, &b, &all);
+    let (shared, own) = (parts.request.len(), parts.inputs - parts.request.end);
     let mut logits = Vec::new();
     for (r, request) in staged.requests.iter().enumerate() {
         for row in request.rows.clone() {
-            let mut inputs = staged.inputs[row * parts.inputs..(row + 1) * parts.inputs].to_vec();
+            let mut inputs = Vec::new();
             match &parts.encoder {
                 EncoderParts::Other => return None,
                 EncoderParts::None => assert!(staged.tokens.is_empty() && request.tokens.is_empty()),
-                EncoderParts::Transformer(parts) => {
-                    let tokens =
-                        &staged.tokens[request.tokens.start * parts.token..request.tokens.end * parts.token];
-                    let candidate = &staged.candidates[row * parts.candidate..(row + 1) * parts.candidate];
-                    let masked = &staged.masked[request.masked.clone()];
-                    inputs[..parts.output].copy_from_slice(&encode(parts, tokens, masked, candidate));
+                EncoderParts::Transformer(encoder) => {
+                    let tokens = &staged.tokens
+                        [request.tokens.start * encoder.token..request.tokens.end * encoder.token];
+                    let width = encoder.candidate;
+                    let candidate = &items.candidates[row * width..(row + 1) * width];
+                    inputs = encode(encoder, tokens, &staged.masked[request.masked.clone()], candidate);
+                    if let Some(parts) = &parts.affinity {
+                        let rows = tokens.chunks_exact(encoder.token);
+                        let of_tokens: Vec<_> = rows.map(|token| &token[encoder.token - width..]).collect();
+                        let kinds = &staged.kinds[request.tokens.clone()];
+                        inputs.extend(affinity(parts, &of_tokens, kinds, candidate));
+                    }
                 }
             }
+            assert_eq!(inputs.len(), parts.request.start);
+            inputs.extend_from_slice(&staged.columns[r * shared..(r + 1) * shared]);
+            inputs.extend_from_slice(&items.columns[row * own..(row + 1) * own]);
             let mut z = top(&parts, &inputs);
             if let Some(rate) = staged.rate.chunks_exact(z.len()).nth(r) {
                 add(&mut z, rate);

@@ -50,7 +50,8 @@ pub trait Learner: Debug + Send {
     /// What the device did. Weights are as they were.
     fn gradient(&mut self, batch: &StagedBatch, dropout_seed: Option<u64>) -> Result<f64, AcceleratorError>;
 
-    /// Euclidean norm of the gradient added up so far, a group's together; NaN or infinite where a gradient is.
+    /// Euclidean norm of the gradient added up so far, a group's together; NaN or infinite where a gradient is. In a group an
+    /// update must follow before the next gradient.
     ///
     /// # Errors
     /// What the device did.
