@@ -107,8 +107,8 @@ pub struct TrainConfig {
     /// How matrices are multiplied: `f32`, or `bf16`, which holds gradients to 1e-2 of the largest. Default f32: on a
     /// Sapphire Rapids a step takes 97 ms with it and 113 with bf16.
     pub precision: Precision,
-    /// On what is trained; the caller opens it and hands it over as [`Place`](crate::Place). Default `cpu`: its bytes are the
-    /// same on every machine, and a server's retraining there gives way to those who serve, which on a device nothing does.
+    /// On what is trained; the caller opens it and hands it over as [`Place`](crate::Place). Default `cpu`: the bytes do not
+    /// depend on whether there is a card, and a server's retraining gives way to those who serve, which on a card nothing does.
     #[serde(skip_serializing_if = "TrainDevice::is_default")]
     // names of results that were kept before stay theirs
     pub device: TrainDevice,

@@ -78,8 +78,8 @@ fn failed(device: &str, run: &Run, error: AcceleratorError) -> TrainError {
         AcceleratorError::Unsupported(what) => TrainError::Unsupported { device, what },
         AcceleratorError::Batch(error) => TrainError::Model(error),
         other => {
-            let source = Box::new(other);
-            TrainError::Device { device, step: run.step(), saved: run.saved, source }
+            let cause = Box::new(other);
+            TrainError::Device { device, step: run.step(), saved: run.saved, cause }
         }
     }
 }

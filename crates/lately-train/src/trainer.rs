@@ -146,7 +146,7 @@ pub enum TrainError {
         what: String,
     },
     /// The device failed.
-    #[error("{device} failed at step {step}: {source}; {}", after(*saved))]
+    #[error("{device} failed at step {step}: {cause}; {}", after(*saved))]
     Device {
         /// Its name.
         device: String,
@@ -154,8 +154,8 @@ pub enum TrainError {
         step: u64,
         /// Step of the state on disk, as far as this process knows.
         saved: Option<u64>,
-        /// What it did.
-        source: Box<AcceleratorError>,
+        /// What it did. No source: it stands in the message, before what can be done.
+        cause: Box<AcceleratorError>,
     },
     /// A group has no such member.
     #[error("a group of {size} has no member {rank}: they are numbered from 0")]
