@@ -1,4 +1,5 @@
-//! Serving the ranking model on NVIDIA GPUs. A [`Device`] is an opened card, a [`CudaEngine`] a model on it.
+//! Serving and training the ranking model on NVIDIA GPUs. A [`Device`] is an opened card, a [`CudaEngine`] a model that scores on
+//! it, a [`CudaLearner`] one that learns.
 //!
 //! # From a batch to logits
 //!
@@ -21,6 +22,14 @@
 //! Operands are bfloat16; sums, norms, exponentials and cosines f32. All launches of a call are recorded once a shape and
 //! played as one graph. Up to four calls run side by side, each with its own stream and memory, and share weights and items.
 //! A row's score has the same bits whatever else is in the batch and wherever its item came from.
+//!
+//! # From a batch to a step
+//!
+//! `train` has it: kernels of their own, over the tape that a backward pass needs, in bfloat16 or, by factors of two numbers, in
+//! f32; and for several cards `meeting` and NCCL behind the driver's seam. Products are kernels here and not cuBLASLt's, for three
+//! reasons: what follows a product (gates, dropout, the masks of the backward) is done to its sums, the library is some 700 MB that a
+//! machine must have beside the driver, and the emulation can hold nothing against the CPU that it cannot run. What that costs or
+//! gains on a card is not measured.
 //!
 //! # Without a card
 //!
