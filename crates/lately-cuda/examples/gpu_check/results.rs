@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::Failure;
-use crate::timings;
+use crate::{timings, training};
 
 /// What `scripts/gpu_check_torch.py` writes.
 #[derive(Debug, Deserialize)]
@@ -60,7 +60,8 @@ pub(crate) fn table(folder: &Path) -> Result<(), Failure> {
         let text = std::fs::read_to_string(&path)?;
         Ok(Some(serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?))
     };
-    let names = ["correctness", "sanitizer", "timings", "torch"];
+    let names =
+        ["correctness", "training", "sanitizer", "timings", "training_timings", "torch", "torch_training"];
     let mut all = serde_json::Map::new();
     for name in names {
         all.insert(name.to_owned(), read(&format!("{name}.json"))?.unwrap_or(Value::Null));
@@ -76,18 +77,8 @@ fn render(all: &Value) -> Result<String, Failure> {
     let ours: Option<timings::Report> = serde_json::from_value(all["timings"].clone())?;
     let peer: Option<Peer> = serde_json::from_value(all["torch"].clone())?;
     let mut text = String::new();
-    if let Some(device) = all["correctness"]["device"].as_str() {
-        let cases = all["correctness"]["cases"].as_array().map_or(&[][..], Vec::as_slice);
-        let with = |outcome: &str| cases.iter().filter(|c| c["outcome"] == outcome).count();
-        let (ok, unsupported) = (with("agrees"), with("unsupported"));
-        let wrong = cases.len() - ok - unsupported;
-        writeln!(text, "{device}")?;
-        writeln!(
-            text,
-            "scores: {ok} cases agree with the CPU, {wrong} DO NOT, {unsupported} have no kernels"
-        )?;
-    } else {
-        writeln!(text, "SCORES WERE NOT COMPARED")?;
+    for (what, name) in [("scoring", "correctness"), ("training", "training")] {
+        compared(what, &all[name], &mut text)?;
     }
     match all["sanitizer"].as_object() {
         Some(tools) => tools.iter().try_for_each(|(tool, said)| writeln!(text, "{tool}: {said}"))?,
@@ -130,10 +121,35 @@ fn render(all: &Value) -> Result<String, Failure> {
             l.rate
         )?;
     }
+    for t in ours.iter().flat_map(|r| &r.timings) {
+        let Some(on) = &t.on_card else { continue };
+        writeln!(
+            text,
+            "by events, {} candidates of {} tokens, {}: copy in {:.3} ms, kernels {:.3}, copy out {:.3}",
+            t.candidates, t.tokens, t.name, on.copy_in_ms, on.kernels_ms, on.copy_out_ms
+        )?;
+    }
     for (form, why) in peer.iter().flat_map(|p| &p.missing) {
         writeln!(text, "NOT MEASURED: PyTorch {form}: {}", why.lines().next().unwrap_or_default())?;
     }
+    training::table::render(all, peer.as_ref().map(|p| p.bf16_tflop_s), &mut text)?;
     Ok(text)
+}
+
+/// How many cases of a comparison agree.
+fn compared(what: &str, report: &Value, text: &mut String) -> Result<(), Failure> {
+    let Some(device) = report["device"].as_str() else {
+        return Ok(writeln!(text, "{} WAS NOT COMPARED", what.to_uppercase())?);
+    };
+    let cases = report["cases"].as_array().map_or(&[][..], Vec::as_slice);
+    let with = |outcome: &str| cases.iter().filter(|c| c["outcome"] == outcome).count();
+    let (ok, unsupported) = (with("agrees"), with("unsupported"));
+    let wrong = cases.len() - ok - unsupported;
+    writeln!(
+        text,
+        "{what} on {device}: {ok} cases agree with the CPU, {wrong} DO NOT, {unsupported} have no kernels"
+    )?;
+    Ok(())
 }
 
 fn ms(time: f64) -> String {
@@ -186,7 +202,8 @@ mod tests {
         let timing = json!({
             "name": "paper, compatible", "candidates": 500, "tokens": 100, "p50_ms": 1.0, "p99_ms": 2.0, "new_items_p50_ms": 1.25,
             "candidates_per_second": 500_000.0, "candidates_per_second_together": 1_000_000.0,
-            "multiply_adds": 4_000_000, "requests": 9
+            "multiply_adds": 4_000_000, "requests": 9,
+            "on_card": {"copy_in_ms": 0.25, "kernels_ms": 0.5, "copy_out_ms": 0.125}
         });
         let form =
             json!({"name": "eager", "candidates": 500, "p50_ms": 4.0, "p99_ms": 5.0, "device_ms": 2.0});
@@ -207,9 +224,10 @@ mod tests {
         let eager = text.lines().find(|l| l.starts_with("PyTorch eager ")).unwrap();
         assert!(eager.contains("4.000") && eager.contains("125000") && eager.contains("0.12 %"), "{eager}");
         assert!(text.contains("PyTorch eager, card alone") && !text.contains("NaN"), "{text}");
-        assert!(text.ends_with("NOT MEASURED: PyTorch compile, 500: no compiler\n"), "{text}");
+        assert!(text.contains("NOT MEASURED: PyTorch compile, 500: no compiler\n"), "{text}");
+        assert!(text.contains("compatible: copy in 0.250 ms, kernels 0.500, copy out 0.125\n"), "{text}");
         let nothing = render(&json!({})).unwrap();
-        for missing in ["SCORES WERE NOT COMPARED", "COMPUTE-SANITIZER DID NOT RUN", "WERE NOT MEASURED"] {
+        for missing in ["SCORING WAS NOT COMPARED", "COMPUTE-SANITIZER DID NOT RUN", "WERE NOT MEASURED"] {
             assert!(nothing.contains(missing), "{nothing}");
         }
     }
