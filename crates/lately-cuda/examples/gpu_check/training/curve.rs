@@ -2,8 +2,8 @@
 //!
 //! Two runs that differ by rounding alone drift apart, as every step builds on the one before: by how much is measured, with a
 //! second run on the CPU in f32 that starts from weights rounded to bfloat16. A card that rounds at every step may be
-//! [`DRIFT`] times as far from the first run, and 1 % in any case. Losses are averaged over a rotation of the batches first: a
-//! single step's depends on which batch it is of.
+//! [`DRIFT`] times as far from the first run, and 1 % in any case. Losses are averaged over [`WINDOW`] steps first, and the
+//! labels have so much noise that the loss falls without coming near 0, where a share of it would say nothing.
 
 use lately_model::training::{StagedBatch, Stager};
 use lately_model::{AdamStep, Model, ModelConfig, Precision};
@@ -20,14 +20,16 @@ use crate::place::Place;
 /// Steps of a run.
 pub(crate) const STEPS: usize = 60;
 /// Batches that take turns.
-pub(crate) const BATCHES: usize = 8;
-pub(crate) const RATE: f64 = 1e-3;
+pub(crate) const BATCHES: usize = 30;
+/// Steps over which losses are averaged.
+const WINDOW: usize = 10;
+pub(crate) const RATE: f64 = 3e-4;
 pub(crate) const BETAS: (f64, f64) = (0.9, 0.999);
 const DROPOUT: f32 = 0.1;
-/// How much further from the CPU than its own second run, and how far in any case.
+/// How much further from the CPU than its own second run a card may be, and how far in any case.
 const DRIFT: f64 = 2.0;
 const LEAST_BOUND: f64 = 1e-2;
-/// In f32 the card's run is the CPU's but for the order of sums.
+/// In f32 the card's run is the CPU's but for the order of sums: some 1e-6 a step, a thousandth of bfloat16's rounding.
 const F32_BOUND: f64 = 1e-3;
 /// What a run must leave of its first losses at most.
 const FALL: f64 = 0.9;
@@ -88,7 +90,7 @@ impl Course {
 
 /// Rows of a batch.
 pub(crate) fn rows(place: &Place) -> usize {
-    if place.device().is_some() { 256 } else { 20 }
+    if place.device().is_some() { 256 } else { 64 }
 }
 
 /// Adds a case for each run to the report; none where there are no kernels for the model.
@@ -98,9 +100,7 @@ pub(crate) fn compare(place: &Place, report: &mut Report<Found>) -> Result<Optio
     let twin = apart(&rounded(&course).on_cpu()?, &cpu);
     let bound = (DRIFT * twin).max(LEAST_BOUND);
     let mut runs = Vec::new();
-    for (name, precision, bound) in
-        [("bf16", Precision::Bf16, bound), ("f32", Precision::F32, F32_BOUND.max(DRIFT * twin))]
-    {
+    for (name, precision, bound) in [("bf16", Precision::Bf16, bound), ("f32", Precision::F32, F32_BOUND)] {
         let Some(run) = of_place(place, &course, precision, false)? else { return Ok(None) };
         let outcome = match &run {
             Ok(losses) => {
@@ -151,22 +151,22 @@ fn rounded(course: &Course) -> Course {
     Course { model, batches: course.batches.clone() }
 }
 
-/// Averages over each rotation of the batches.
+/// Averages over [`WINDOW`] steps.
 fn smoothed(losses: &[f64]) -> Vec<f64> {
-    losses.windows(BATCHES).map(|w| w.iter().sum::<f64>() / BATCHES as f64).collect()
+    losses.windows(WINDOW).map(|w| w.iter().sum::<f64>() / WINDOW as f64).collect()
 }
 
 /// Largest difference of two smoothed curves, as a share of the second; infinite where they are of other lengths, of less than
-/// a rotation, or have what is no number.
+/// a window, or have what is no number.
 pub(crate) fn apart(got: &[f64], want: &[f64]) -> f64 {
-    if got.len() != want.len() || want.len() < BATCHES || got.iter().chain(want).any(|x| !x.is_finite()) {
+    if got.len() != want.len() || want.len() < WINDOW || got.iter().chain(want).any(|x| !x.is_finite()) {
         return f64::INFINITY;
     }
     let pairs = smoothed(got).into_iter().zip(smoothed(want));
     pairs.map(|(a, b)| (a - b).abs() / b.abs()).fold(0.0, f64::max)
 }
 
-/// What the last rotation's loss is of the first one's.
+/// What the last steps' loss is of the first ones'.
 fn fall(losses: &[f64]) -> f64 {
     let smooth = smoothed(losses);
     match (smooth.first(), smooth.last()) {
@@ -180,18 +180,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn curves_are_compared_by_rotations() {
+    fn curves_are_compared_by_averages() {
         let falling: Vec<f64> = (0..STEPS).map(|i| 1.0 / (1.0 + i as f64)).collect();
         assert_eq!(apart(&falling, &falling), 0.0);
         let higher: Vec<f64> = falling.iter().map(|x| x * 1.03).collect();
         assert!((apart(&higher, &falling) - 0.03).abs() < 1e-9);
-        // One step alone is an eighth of its rotation's.
+        // One step alone is a tenth of its window's.
         let mut one = vec![1.0; STEPS];
-        one[30] = 1.08;
+        one[30] = 1.1;
         assert!((apart(&one, &[1.0; STEPS]) - 0.01).abs() < 1e-9);
         assert!(apart(&falling[1..], &falling).is_infinite());
         one[30] = f64::NAN;
         assert!(apart(&one, &falling).is_infinite());
-        assert!(fall(&falling) < 0.1 && fall(&[1.0; STEPS]) == 1.0 && fall(&[]).is_infinite());
+        assert!(fall(&falling) < 0.2 && fall(&[1.0; STEPS]) == 1.0 && fall(&[]).is_infinite());
     }
 }

@@ -38,7 +38,7 @@ impl Rows {
                 let noise: [f32; HEADS] = std::array::from_fn(|_| random.random::<f32>() - 0.5);
                 (0..HEADS).map(move |head| {
                     let told: f32 = numbers[head * TOLD..][..TOLD].iter().sum();
-                    f32::from(u8::from(told + embedding[head] + noise[head] > 0.7))
+                    f32::from(u8::from(told + embedding[head] + 3.0 * noise[head] > 0.7))
                 })
             })
             .collect();

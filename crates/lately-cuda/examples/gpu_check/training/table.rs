@@ -20,6 +20,8 @@ struct Peer {
     /// Of its first loss and gradient's length in f32 from the CPU's.
     error_loss: f64,
     error_norm: f64,
+    /// Of its first gradient by autocast from its own in f32, as a share of the length.
+    gradient_bf16: f64,
     /// In bfloat16 by autocast; empty where it was not run.
     curve: Vec<f64>,
     forms: Vec<Form>,
@@ -85,8 +87,9 @@ fn losses(curves: Option<&Curves>, peer: Option<&Peer>, text: &mut String) -> Re
     if let Some(p) = peer {
         writeln!(
             text,
-            "PyTorch {}: its first loss in f32 differs by {:.1e} from the CPU's, its gradient's length by {:.1e}",
-            p.torch, p.error_loss, p.error_norm
+            "PyTorch {}: its first loss in f32 differs by {:.1e} from the CPU's, its gradient's length by {:.1e}; \
+             by autocast to bf16 its gradient is {:.1e} of its length off",
+            p.torch, p.error_loss, p.error_norm, p.gradient_bf16
         )?;
     }
     let Some(c) = curves else { return Ok(writeln!(text, "LOSS CURVES WERE NOT COMPARED")?) };
@@ -210,7 +213,7 @@ mod tests {
             }},
             "training_timings": {"device": "a card", "timings": [timing], "missing": ["f32: lost"]},
             "torch_training": {
-                "torch": "2.9", "error_loss": 1e-6, "error_norm": 1e-5, "curve": vec![1.002; 60],
+                "torch": "2.9", "error_loss": 1e-6, "error_norm": 1e-5, "gradient_bf16": 0.05, "curve": vec![1.002; 60],
                 "forms": [form("eager", 9.0), form("compile", 8.0), form("eager, one graph", 6.0)],
                 "missing": {"compile, graphs": "no compiler\nat all"}
             }

@@ -4,7 +4,7 @@ use lately_model::training::{StagedBatch, Stretch, TrainingPlan};
 
 /// Multiply-adds of a step's products: three times the forward's, as the backward has one product for the gradient of each
 /// factor. The first layer's projections of what a request's candidates share count once, as the CPU and the card make them;
-/// what is computed again in the backward does not count. PyTorch's share is of the same work.
+/// what is computed again in the backward does not count. PyTorch's share is of this work with one row a request.
 pub(crate) fn multiply_adds(plan: &TrainingPlan, batch: &StagedBatch) -> usize {
     3 * batch.stretches.iter().map(|s| forward(plan, s)).sum::<usize>()
 }
