@@ -22,10 +22,11 @@ binary=$1 results=$2
 [[ -x $binary ]] || { echo "gpu_check: $binary is no program: build it as said at the head of $0" >&2; exit 2; }
 mkdir -p "$results" || exit 2
 # Of an earlier run nothing may be taken for this one's.
-rm -f "$results"/{correctness,training,sanitizer,timings,training_timings,torch,torch_training,results}.json "$results/results.txt"
+rm -f "$results"/{correctness,training,sanitizer,timings,training_timings,torch,torch_training,results}.json
+rm -f "$results/results.txt"
 
-# Seconds in all, of which the last ones are the table's. Each step has its own limit, so that one that hangs leaves time for the
-# others, and none may take what is not there. What matters most comes first. A CPU has more time.
+# Seconds in all, of which the last ones are the table's. Each step has its own limit, so that one that hangs leaves time for
+# the others, and none may take what is not there. What matters most comes first. A CPU has more time.
 budget=$((570 * patience))
 failed=0
 say() { printf '[gpu_check %4ds] %s\n' "$SECONDS" "$*"; }
@@ -53,7 +54,8 @@ if [[ -n ${LATELY_GOLDEN:-} ]]; then golden=(--golden "$LATELY_GOLDEN"); elif [[
 check 90 correctness "${golden[@]}" --json "$results/correctness.json" || why $? "SCORES DO NOT AGREE"
 
 say "times of training"
-check 90 training-timings --seconds "$training" --json "$results/training_timings.json" || why $? "TRAINING IS NOT MEASURED"
+check 90 training-timings --seconds "$training" --json "$results/training_timings.json" ||
+    why $? "TRAINING IS NOT MEASURED IN FULL"
 
 say "times of scoring"
 check 60 timings --seconds "$serving" --json "$results/timings.json" || why $? "SCORING IS NOT MEASURED"
@@ -66,11 +68,13 @@ on=cuda
 if ((${#stand_in[@]})); then on=cpu; fi
 if ! torch; then
     say "PYTORCH IS SKIPPED: $python has no torch or no safetensors: set LATELY_PYTHON to one that has"
-    ((${#stand_in[@]})) && { check 30 training-export "$results/training.safetensors" || why $? "THE CASE FOR PYTORCH'S TRAINING IS NOT WRITTEN"; }
+    if ((${#stand_in[@]})); then
+        check 30 training-export "$results/training.safetensors" || why $? "THE CASE FOR PYTORCH IS NOT WRITTEN"
+    fi
 else
     check 30 training-export "$results/training.safetensors" &&
-        within 150 "$python" "$here/gpu_check_torch_training.py" --device "$on" --case "$results/training.safetensors" \
-            --seconds "$training" --until "$(($(left 150) * 7 / 10))" --json "$results/torch_training.json" ||
+        within 150 "$python" "$here/gpu_check_torch_training.py" --device "$on" --until "$(($(left 150) * 7 / 10))" \
+            --seconds "$training" --case "$results/training.safetensors" --json "$results/torch_training.json" ||
         why $? "PYTORCH'S TRAINING IS NOT MEASURED IN FULL"
 fi
 if [[ ! -f $reference/pinnability.py ]]; then
@@ -80,8 +84,9 @@ elif ((${#stand_in[@]})); then
     say "PYTORCH'S SCORING IS SKIPPED: there is no card"
 elif torch; then
     check 30 export "$results/case.safetensors" &&
-        within 150 "$python" "$here/gpu_check_torch.py" --reference "$reference" --case "$results/case.safetensors" \
-            --until "$(($(left 150) * 7 / 10))" --json "$results/torch.json" || why $? "PYTORCH'S SCORING IS NOT MEASURED"
+        within 150 "$python" "$here/gpu_check_torch.py" --reference "$reference" --until "$(($(left 150) * 7 / 10))" \
+            --case "$results/case.safetensors" --json "$results/torch.json" ||
+        why $? "PYTORCH'S SCORING IS NOT MEASURED IN FULL"
 fi
 rm -f "$results"/{case,training}.safetensors
 
@@ -95,7 +100,8 @@ else
     for what in training correctness; do
         for tool in memcheck racecheck; do
             log=$tool-$what.log
-            if within 60 compute-sanitizer --tool "$tool" --error-exitcode 9 "$binary" "$what" --small >"$results/$log" 2>&1; then
+            if within 60 compute-sanitizer --tool "$tool" --error-exitcode 9 "$binary" "$what" --small \
+                >"$results/$log" 2>&1; then
                 said+=("\"$tool, $what\": \"no errors\"")
             else
                 status=$?

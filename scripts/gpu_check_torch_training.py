@@ -12,6 +12,7 @@ step as one graph. `--until`: seconds after which no further form is begun. What
 import argparse
 import functools
 import json
+import math
 import sys
 import time
 
@@ -124,6 +125,11 @@ def loss_and_length(model, batch, device, bf16):
     return loss.item(), gradient.norm().item(), gradient
 
 
+def finite(x):
+    """JSON has no number for what is none."""
+    return x if math.isfinite(x) else None
+
+
 def curve(model, info, batches, device):
     optimiser, losses = adam(model, info), []
     for number in range(int(info["steps"])):
@@ -133,7 +139,7 @@ def curve(model, info, batches, device):
         loss.backward()
         optimiser.step()
         losses.append(loss.detach())
-    return [x.item() for x in losses]
+    return [finite(x.item()) for x in losses]
 
 
 def plain(run, optimiser, batches, device):
@@ -238,13 +244,13 @@ def main():
                  f"{error_norm:.1e}: this is not the same model")
     _, _, rounded = loss_and_length(fresh(0.0), batches[0], a.device, True)
     result = {"torch": torch.__version__, "cuda": torch.version.cuda, "error_loss": error_loss, "error_norm": error_norm,
-              "gradient_bf16": ((rounded - exact).norm() / exact.norm()).item(), "curve": [], "forms": [], "missing": {}}
+              "gradient_bf16": finite(((rounded - exact).norm() / exact.norm()).item()), "curve": [], "forms": [], "missing": {}}
     del exact, rounded
     torch.set_float32_matmul_precision("high")  # what is left in f32 may be rounded
 
     def keep():
         with open(a.json, "w") as out:
-            json.dump(result, out, indent=1)
+            json.dump(result, out, indent=1, allow_nan=False)
             out.write("\n")
 
     try:

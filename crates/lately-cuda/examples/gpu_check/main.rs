@@ -117,13 +117,13 @@ fn run(args: &Args) -> Result<(), Failure> {
         }
         What::Export { path } => export::write(path),
         What::Training { small, json } => {
-            let report = training::correctness::run(&place()?, *small)?;
-            write(json.as_deref(), &report)?;
-            report.verdict()
+            // After every case, so that one that hangs leaves those before it.
+            let keep = |report: &_| write(json.as_deref(), report);
+            training::correctness::run(&place()?, *small, &keep)?.verdict()
         }
         What::TrainingTimings { seconds, json } => {
-            let report = training::timings::run(&place()?, *seconds)?;
-            write(json.as_deref(), &report)
+            let keep = |report: &_| write(json.as_deref(), report);
+            training::timings::run(&place()?, *seconds, &keep)
         }
         What::TrainingExport { path } => training::export::write(&place()?, path),
         What::Table { folder } => results::table(folder),

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use crate::Failure;
@@ -52,19 +53,13 @@ struct Line {
 
 /// Reads a folder's results, prints the table and keeps both beside them.
 pub(crate) fn table(folder: &Path) -> Result<(), Failure> {
-    let read = |name: &str| -> Result<Option<Value>, Failure> {
-        let path = folder.join(name);
-        if !path.is_file() {
-            return Ok(None);
-        }
-        let text = std::fs::read_to_string(&path)?;
-        Ok(Some(serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?))
-    };
     let names =
         ["correctness", "training", "sanitizer", "timings", "training_timings", "torch", "torch_training"];
     let mut all = serde_json::Map::new();
     for name in names {
-        all.insert(name.to_owned(), read(&format!("{name}.json"))?.unwrap_or(Value::Null));
+        let path = folder.join(format!("{name}.json"));
+        let value = if path.is_file() { read(&path) } else { Value::Null };
+        all.insert(name.to_owned(), value);
     }
     let text = render(&Value::Object(all.clone()))?;
     print!("{text}");
@@ -73,10 +68,32 @@ pub(crate) fn table(folder: &Path) -> Result<(), Failure> {
     Ok(std::fs::write(folder.join("results.json"), serde_json::to_string_pretty(&whole)? + "\n")?)
 }
 
+/// A file's value, or why it has none: a step that was ended while it wrote must not hide what the others found.
+fn read(path: &Path) -> Value {
+    let text = std::fs::read_to_string(path).map_err(|e| e.to_string());
+    text.and_then(|t| serde_json::from_str(&t).map_err(|e| e.to_string())).unwrap_or_else(Value::String)
+}
+
+/// A step's results; where they cannot be read the text says so.
+pub(crate) fn part<T: DeserializeOwned>(
+    all: &Value,
+    name: &str,
+    text: &mut String,
+) -> Result<Option<T>, Failure> {
+    match serde_json::from_value(all[name].clone()) {
+        Ok(part) => Ok(part),
+        Err(error) => {
+            let why = all[name].as_str().map_or(error.to_string(), str::to_owned);
+            writeln!(text, "{name}.json CANNOT BE READ: {why}")?;
+            Ok(None)
+        }
+    }
+}
+
 fn render(all: &Value) -> Result<String, Failure> {
-    let ours: Option<timings::Report> = serde_json::from_value(all["timings"].clone())?;
-    let peer: Option<Peer> = serde_json::from_value(all["torch"].clone())?;
     let mut text = String::new();
+    let ours: Option<timings::Report> = part(all, "timings", &mut text)?;
+    let peer: Option<Peer> = part(all, "torch", &mut text)?;
     for (what, name) in [("scoring", "correctness"), ("training", "training")] {
         compared(what, &all[name], &mut text)?;
     }
@@ -150,6 +167,17 @@ fn compared(what: &str, report: &Value, text: &mut String) -> Result<(), Failure
         "{what} on {device}: {ok} cases agree with the CPU, {wrong} DO NOT, {unsupported} have no kernels"
     )?;
     Ok(())
+}
+
+/// A number of a file, where JSON has none for what is no number.
+pub(crate) fn number<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
+}
+
+/// The same of a list.
+pub(crate) fn numbers<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f64>, D::Error> {
+    let list = Vec::<Option<f64>>::deserialize(from)?;
+    Ok(list.into_iter().map(|x| x.unwrap_or(f64::NAN)).collect())
 }
 
 fn ms(time: f64) -> String {
@@ -226,6 +254,9 @@ mod tests {
         assert!(text.contains("PyTorch eager, card alone") && !text.contains("NaN"), "{text}");
         assert!(text.contains("NOT MEASURED: PyTorch compile, 500: no compiler\n"), "{text}");
         assert!(text.contains("compatible: copy in 0.250 ms, kernels 0.500, copy out 0.125\n"), "{text}");
+        let broken = render(&json!({"timings": "a file's end is missing", "torch": {"torch": 1}})).unwrap();
+        assert!(broken.contains("timings.json CANNOT BE READ: a file's end is missing\n"), "{broken}");
+        assert!(broken.contains("torch.json CANNOT BE READ: invalid type"), "{broken}");
         let nothing = render(&json!({})).unwrap();
         for missing in ["SCORING WAS NOT COMPARED", "COMPUTE-SANITIZER DID NOT RUN", "WERE NOT MEASURED"] {
             assert!(nothing.contains(missing), "{nothing}");

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::Failure;
 use crate::inputs::{Geometry, Recipe, shared};
 use crate::place::{Loaded, Place, Score};
+use crate::results::number;
 
 /// Candidates of a request.
 const SIZES: [usize; 2] = [500, 2_000];
@@ -60,8 +61,11 @@ pub(crate) struct Timing {
 /// Medians of a request's times on the card, ms. The rest of its time it is on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct OnCard {
+    #[serde(deserialize_with = "number")]
     pub(crate) copy_in_ms: f64,
+    #[serde(deserialize_with = "number")]
     pub(crate) kernels_ms: f64,
+    #[serde(deserialize_with = "number")]
     pub(crate) copy_out_ms: f64,
 }
 

@@ -63,8 +63,12 @@ impl Report {
     }
 }
 
-/// Runs all cases, and prints each as it ends; `small` one tiny model alone.
-pub(crate) fn run(place: &Place, small: bool) -> Result<Report, Failure> {
+/// Runs all cases, prints each as it ends and hands the report to `keep` after each model; `small`: one tiny model alone.
+pub(crate) fn run(
+    place: &Place,
+    small: bool,
+    keep: &dyn Fn(&Report) -> Result<(), Failure>,
+) -> Result<Report, Failure> {
     let mut report = Report { cases: cases::Report::new(place.name()), curves: None };
     println!(
         "training on {} against the CPU in f32 (loss within {:.0e} and gradient within {:.0e} of its length in f32, {:.0e} and \
@@ -84,6 +88,7 @@ pub(crate) fn run(place: &Place, small: bool) -> Result<Report, Failure> {
         let what =
             What { name: "tiny", requests: &[(17, 3), (0, 1), (40, 6)], tokens: MANY_TOKENS, lists: true };
         of_model(place, &tiny, &schema, &what, &mut report)?;
+        keep(&report)?;
         return Ok(report);
     }
     let mixed = [(0, 3), (1, 1), (15, 2), (16, 2), (17, 5), (5, 0), (0, 1), (100, 7)];
@@ -99,6 +104,7 @@ pub(crate) fn run(place: &Place, small: bool) -> Result<Report, Failure> {
     ];
     for (name, config) in &shapes {
         of_model(place, config, &schema, &what(name, MANY_TOKENS), &mut report)?;
+        keep(&report)?;
     }
     of_model(place, &tiny, &schema, &what("tiny, in stretches", FEW_TOKENS), &mut report)?;
     let (paper, schema) = (ModelConfig::paper(), Geometry::Paper.schema()?);
@@ -107,9 +113,12 @@ pub(crate) fn run(place: &Place, small: bool) -> Result<Report, Failure> {
         let requests = even(if few { rows / 10 } else { rows }, candidates, LENGTH);
         let what = What { name, requests: &requests, tokens: MANY_TOKENS, lists: false };
         of_model(place, &paper, &schema, &what, &mut report)?;
+        keep(&report)?;
     }
     of_model(place, &paper, &schema, &what("paper, mixed histories", 1_000), &mut report)?;
+    keep(&report)?;
     report.curves = curve::compare(place, &mut report.cases)?;
+    keep(&report)?;
     Ok(report)
 }
 
@@ -138,13 +147,15 @@ fn of_model(
     let want = (exact.gradient(&rows, &rows.stage(&mut stager)?, None)?, exact.gradients()?);
     for (precision, bounds) in [(Precision::F32, F32_BOUNDS), (Precision::Bf16, BF16_BOUNDS)] {
         let name = format!("{}, {precision:?}", what.name).to_lowercase();
-        let outcome = match learner(place, &model, precision)? {
-            Err(why) => Outcome::Unsupported(why),
-            // A failure of the card is this case's: the others are compared all the same.
-            Ok(mut learning) => {
-                compare(place, &model, &mut learning, (precision, bounds), &rows, &mut stager, &want)
+        // A failure of the card is this case's: the others are compared all the same.
+        let outcome = match learner(place, &model, precision) {
+            Ok(Err(why)) => Outcome::Unsupported(why),
+            Ok(Ok(mut learning)) => {
+                let how = (precision, bounds);
+                compare(place, &model, &mut learning, how, &rows, &mut stager, &want)
                     .unwrap_or_else(|error| Outcome::Failed(error.to_string()))
             }
+            Err(error) => Outcome::Failed(error.to_string()),
         };
         report.cases.add(Case { name, rows: rows.batch.rows(), outcome });
     }
@@ -213,7 +224,7 @@ mod tests {
 
     #[test]
     fn the_stand_in_agrees_and_a_wrong_gradient_does_not() {
-        let report = run(&Place::StandIn, true).unwrap();
+        let report = run(&Place::StandIn, true, &|_| Ok(())).unwrap();
         report.verdict().unwrap();
         assert_eq!(report.cases.cases.len(), 2);
         let schema = Geometry::Default.schema().unwrap();

@@ -16,6 +16,7 @@ use crate::Failure;
 use crate::cases::{Case, Outcome, Report};
 use crate::inputs::{Geometry, LENGTH};
 use crate::place::Place;
+use crate::results::{number, numbers};
 
 /// Steps of a run.
 pub(crate) const STEPS: usize = 60;
@@ -38,11 +39,16 @@ const FALL: f64 = 0.9;
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Curves {
     pub(crate) rows: usize,
+    #[serde(deserialize_with = "numbers")]
     pub(crate) cpu: Vec<f64>,
+    #[serde(deserialize_with = "numbers")]
     pub(crate) bf16: Vec<f64>,
+    #[serde(deserialize_with = "numbers")]
     pub(crate) f32: Vec<f64>,
+    #[serde(deserialize_with = "numbers")]
     pub(crate) with_dropout: Vec<f64>,
     /// What a curve in bfloat16 may be apart from the CPU's.
+    #[serde(deserialize_with = "number")]
     pub(crate) bound: f64,
 }
 
@@ -133,12 +139,13 @@ fn of_place(
     precision: Precision,
     dropout: bool,
 ) -> Result<Option<Result<Vec<f64>, Failure>>, Failure> {
-    Ok(match learner(place, &course.model, precision)? {
-        Ok(mut learning) => Some(course.run(&mut learning, dropout)),
-        Err(why) => {
+    Ok(match learner(place, &course.model, precision) {
+        Ok(Ok(mut learning)) => Some(course.run(&mut learning, dropout)),
+        Ok(Err(why)) => {
             println!("  THE RUNS ARE NOT COMPARED: {why}");
             None
         }
+        Err(error) => Some(Err(error)),
     })
 }
 
