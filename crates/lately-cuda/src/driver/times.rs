@@ -46,7 +46,8 @@ impl Times {
         let event = || stream.record_event(Some(CU_EVENT_DEFAULT)).map_err(failed("record an event"));
         let begin = event()?;
         let done = work()?;
-        let end = event()?;
+        // What was queued must not outlive what it copies: where the stream cannot be waited for, the context is lost anyway.
+        let end = event().inspect_err(|_| _ = stream.synchronize())?;
         self.open.lock().unwrap_or_else(PoisonError::into_inner).push((what, begin, end));
         Ok(done)
     }
