@@ -21,6 +21,9 @@ import torch.nn as nn
 import torch.nn.functional as F
 from safetensors import safe_open
 
+sys.dont_write_bytecode = True
+from gpu_check_torch import ceilings, rank  # beside this file
+
 SIZES = {"cuda": (2048, 12000), "cpu": (20, 40)}
 INPUTS = 4
 WARM_UP = 10
@@ -212,11 +215,6 @@ def measure(step, seconds, device):
     return sorted((b - a) * 1e3 for a, b in zip(ends, ends[1:]))
 
 
-def rank(times, p):
-    """Nearest rank of times that are sorted."""
-    return times[max(1, -(-len(times) * p // 100)) - 1]
-
-
 def main():
     begin = time.perf_counter()
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -253,9 +251,15 @@ def main():
             json.dump(result, out, indent=1, allow_nan=False)
             out.write("\n")
 
+    keep()
+    try:
+        if a.device == "cuda":
+            result["copy_gb_s"], result["bf16_tflop_s"] = ceilings()
+    except Exception as error:  # the times are measured all the same
+        result["missing"]["the card's ceilings"] = str(error)[:500]
     try:
         result["curve"] = curve(fresh(0.0), info, batches, a.device)
-    except Exception as error:  # the times are measured all the same
+    except Exception as error:
         result["missing"]["its losses"] = str(error)[:500]
     keep()
     for rows in SIZES[a.device]:

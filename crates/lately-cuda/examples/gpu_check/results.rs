@@ -15,10 +15,6 @@ use crate::{timings, training};
 #[derive(Debug, Deserialize)]
 struct Peer {
     torch: String,
-    /// Bytes read and written by copies on the card, GB/s.
-    copy_gb_s: f64,
-    /// Of a product of large bf16 matrices, TFLOP/s.
-    bf16_tflop_s: f64,
     /// Of its logits in f32 from ours in f32, as a share of the largest.
     error_f32: f64,
     forms: Vec<Form>,
@@ -101,20 +97,24 @@ fn render(all: &Value) -> Result<String, Failure> {
         Some(tools) => tools.iter().try_for_each(|(tool, said)| writeln!(text, "{tool}: {said}"))?,
         None => writeln!(text, "COMPUTE-SANITIZER DID NOT RUN")?,
     }
-    match &peer {
-        Some(p) => {
-            writeln!(
-                text,
-                "ceilings: copies {:.0} GB/s, bf16 products {:.0} TFLOP/s",
-                p.copy_gb_s, p.bf16_tflop_s
-            )?;
-            writeln!(
-                text,
-                "PyTorch {}: its f32 logits differ by {:.1e} from the CPU's",
-                p.torch, p.error_f32
-            )?;
+    let ceilings = ["torch", "torch_training"].into_iter().find_map(|name| {
+        let number = |what: &str| all[name][what].as_f64();
+        number("copy_gb_s").zip(number("bf16_tflop_s"))
+    });
+    match ceilings {
+        Some((copies, products)) => {
+            writeln!(text, "ceilings: copies {copies:.0} GB/s, bf16 products {products:.0} TFLOP/s")?;
         }
-        None => writeln!(text, "PYTORCH AND THE CARD'S CEILINGS WERE NOT MEASURED")?,
+        None => writeln!(text, "THE CARD'S CEILINGS WERE NOT MEASURED")?,
+    }
+    let peak = ceilings.map(|(_, products)| products);
+    match &peer {
+        Some(p) => writeln!(
+            text,
+            "PyTorch {}: its f32 logits differ by {:.1e} from the CPU's",
+            p.torch, p.error_f32
+        )?,
+        None => writeln!(text, "PYTORCH'S SCORING WAS NOT MEASURED")?,
     }
     let lines = lines(ours.as_ref(), peer.as_ref());
     let head = ["", "candidates", "tokens", "p50 ms", "p99 ms", "candidates/s", "of bf16 peak"];
@@ -125,8 +125,7 @@ fn render(all: &Value) -> Result<String, Failure> {
     )?;
     for l in &lines {
         let flop = 2.0 * l.multiply_adds as f64 * l.rate;
-        let share =
-            peer.as_ref().map_or("-".to_owned(), |p| format!("{:.2} %", flop / p.bf16_tflop_s / 1e10));
+        let share = peak.map_or("-".to_owned(), |peak| format!("{:.2} %", flop / peak / 1e10));
         writeln!(
             text,
             "{:<36} {:>10} {:>6} {:>9} {:>9} {:>13.0} {share:>12}",
@@ -149,7 +148,7 @@ fn render(all: &Value) -> Result<String, Failure> {
     for (form, why) in peer.iter().flat_map(|p| &p.missing) {
         writeln!(text, "NOT MEASURED: PyTorch {form}: {}", why.lines().next().unwrap_or_default())?;
     }
-    training::table::render(all, peer.as_ref().map(|p| p.bf16_tflop_s), &mut text)?;
+    training::table::render(all, peak, &mut text)?;
     Ok(text)
 }
 
