@@ -108,6 +108,9 @@ pub(crate) fn run(
     }
     of_model(place, &tiny, &schema, &what("tiny, in stretches", FEW_TOKENS), &mut report)?;
     let (paper, schema) = (ModelConfig::paper(), Geometry::Paper.schema()?);
+    // Models of one geometry share its kernels as long as one of them lives: compiled once, not for each of the cases.
+    let model = Model::new(paper.clone(), &schema, 1)?;
+    let _kept = [Precision::F32, Precision::Bf16].map(|precision| learner(place, &model, precision));
     let few = place.device().is_none();
     for (name, rows, candidates) in [("paper, 10 a request", 640, 10), ("paper, 1 a request", 257, 1)] {
         let requests = even(if few { rows / 10 } else { rows }, candidates, LENGTH);
