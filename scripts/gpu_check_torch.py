@@ -1,10 +1,11 @@
 """PyTorch's times for the case that `gpu_check export` wrote, and the card's own ceilings. NOT YET RUN ON A CARD.
 
-    python gpu_check_torch.py --reference DIR --case case.safetensors --json torch.json [--seconds 2]
+    python gpu_check_torch.py --reference DIR --case case.safetensors --json torch.json [--seconds 2] [--until 100]
 
 DIR holds pinnability.py, the module in PyTorch. Weights, inputs and logits are those of the case. Forms, all in bfloat16:
 eager, torch.compile, and torch.compile with CUDA graphs. The candidates rotate, so that no call finds the last one's in a
 cache. Times by the host's clock are from inputs in page-locked memory to logits there; times by events are the module alone.
+`--until`: seconds after which no further form is begun. What is measured is written after every form.
 """
 import argparse
 import json
@@ -111,7 +112,9 @@ def main():
     p.add_argument("--case", required=True)
     p.add_argument("--json", required=True)
     p.add_argument("--seconds", type=float, default=2.0)
+    p.add_argument("--until", type=float, default=float("inf"))
     a = p.parse_args()
+    begin = time.perf_counter()
     if not torch.cuda.is_available():
         sys.exit("gpu_check_torch: this torch sees no card")
     sys.path.insert(0, a.reference)
@@ -136,18 +139,27 @@ def main():
     copy, products = ceilings()
     result = {"torch": torch.__version__, "cuda": torch.version.cuda, "device": torch.cuda.get_device_name(),
               "copy_gb_s": copy, "bf16_tflop_s": products, "error_f32": error, "forms": [], "missing": {}}
+
+    def keep():
+        with open(a.json, "w") as out:
+            json.dump(result, out, indent=1)
+            out.write("\n")
+
+    keep()
     model = model.to(torch.bfloat16)
     for size in SIZES:
         torch._dynamo.reset()
         for name, run in forms(model):
+            if time.perf_counter() - begin > a.until:
+                result["missing"][f"{name}, {size}"] = "no time is left"
+                keep()
+                continue
             try:
                 result["forms"].append(measure(name, run, case, size, a.seconds))
             except Exception as error:  # a form that this machine lacks (a compiler, say) is named, and the others are measured
                 result["missing"][f"{name}, {size}"] = str(error)[:500]
                 print(f"{name} of {size} candidates IS NOT MEASURED: {error}", file=sys.stderr)
-    with open(a.json, "w") as out:
-        json.dump(result, out, indent=1)
-        out.write("\n")
+            keep()
 
 
 if __name__ == "__main__":

@@ -6,10 +6,10 @@ use lately_features::FeatureBatch;
 use lately_model::training::{LearnerOptions, Moments, StagedBatch};
 use lately_model::{AdamStep, Model};
 
-use crate::CudaError;
 use crate::driver::card::Card;
 use crate::engine::Engine;
 use crate::train::Learner;
+use crate::{CudaError, Span};
 
 /// An opened card with the kernels compiled for it so far. Models on it share the kernels of their geometry.
 pub struct Device {
@@ -38,6 +38,21 @@ impl Device {
     /// Its compute capability, major and minor.
     pub fn compute_capability(&self) -> (u32, u32) {
         self.card.capability
+    }
+
+    /// Records times on the card from now on, or no longer: of every copy, of all kernels of a call that scores together,
+    /// and of every kernel of one that learns. Off at first. Each span costs two events, kept until they are taken.
+    pub fn record_times(&self, on: bool) {
+        self.card.times.record(on);
+    }
+
+    /// The spans since the last call, in the order in which they were queued; those of calls that other threads make at
+    /// once stand between one another. Of a kernel that takes less time than its launch, the launch is a part.
+    ///
+    /// # Errors
+    /// Where the driver fails, in what was recorded, too; all of them are then dropped.
+    pub fn take_times(&self) -> Result<Vec<Span>, CudaError> {
+        self.card.times.take()
     }
 }
 
@@ -143,6 +158,14 @@ impl CudaLearner {
     /// Where the driver fails.
     pub fn read(&mut self, model: &mut Model, moments: &mut Moments) -> Result<(), CudaError> {
         self.learner.read(model, moments)
+    }
+
+    /// For checks: the gradient added up since the last update, a list a parameter, in the model's order.
+    ///
+    /// # Errors
+    /// Where the driver fails.
+    pub fn gradients(&mut self) -> Result<Vec<Vec<f32>>, CudaError> {
+        self.learner.gradients()
     }
 }
 

@@ -15,6 +15,7 @@ pub(crate) mod card;
 pub(crate) mod emulation;
 pub(crate) mod nccl;
 pub(crate) mod peers;
+pub(crate) mod times;
 
 /// One launch of a kernel.
 #[derive(Debug)]

@@ -55,5 +55,6 @@ mod tests;
 mod train;
 
 pub use device::{CudaEngine, CudaLearner, Device};
+pub use driver::times::Span;
 pub use error::CudaError;
 pub use meeting::MeetingError;

@@ -1,5 +1,7 @@
 //! How two tables of logits agree.
 
+use std::fmt;
+
 use lately_features::FeatureBatch;
 use serde::Serialize;
 
@@ -50,6 +52,13 @@ impl Agreement {
         let error = ERROR.max(SLACK * bf16.error);
         let tau = bf16.tau.map_or(TAU, |tau| TAU.min(1.0 - SLACK * (1.0 - tau)));
         bf16.error.is_finite() && self.error <= error && self.tau.is_none_or(|of| of >= tau)
+    }
+}
+
+impl fmt::Display for Agreement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error {:.1e}", self.error)?;
+        self.tau.map_or(Ok(()), |tau| write!(f, ", tau {tau:.5}"))
     }
 }
 

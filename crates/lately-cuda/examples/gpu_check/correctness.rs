@@ -1,70 +1,27 @@
 //! Whether the card gives the scores of the CPU in f32.
 
-use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
 use lately_features::{FeatureBatch, Schema};
 use lately_model::{Engine, EngineMemory, Model, ServingPrecision, parity};
-use serde::Serialize;
 
 use crate::Failure;
 use crate::agreement::{Agreement, ERROR, SLACK, TAU};
+use crate::cases;
 use crate::inputs::{Geometry, Mask, Recipe, shared};
 use crate::place::{Loaded, Place, Score};
 
 /// Candidates of a request: around a warp's, a block's and a launch's worth, and what is served.
 const SIZES: [usize; 8] = [1, 2, 63, 64, 65, 500, 2_000, 2_049];
 
-/// What was compared, and what came of it.
-#[derive(Debug, Serialize)]
-pub(crate) struct Report {
-    device: String,
-    cases: Vec<Case>,
-}
-
-#[derive(Debug, Serialize)]
-struct Case {
-    name: String,
-    rows: usize,
-    #[serde(flatten)]
-    outcome: Outcome,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "snake_case", tag = "outcome", content = "is")]
-enum Outcome {
-    Agrees(Agreement),
-    Differs(Agreement),
-    Failed(String),
-    /// There are no kernels for the model.
-    Unsupported(String),
-}
-
-impl Report {
-    fn add(&mut self, case: Case) {
-        println!("  {case}");
-        self.cases.push(case);
-    }
-
-    /// # Errors
-    /// Where a case failed or differs, or none was compared at all.
-    pub(crate) fn verdict(&self) -> Result<(), Failure> {
-        let count = |f: fn(&Outcome) -> bool| self.cases.iter().filter(|c| f(&c.outcome)).count();
-        let wrong = count(|o| matches!(o, Outcome::Differs(_) | Outcome::Failed(_)));
-        if wrong > 0 {
-            return Err(format!("{wrong} of {} cases do not agree", self.cases.len()).into());
-        }
-        match count(|o| matches!(o, Outcome::Agrees(_))) {
-            0 => Err("no case was compared".into()),
-            _ => Ok(()),
-        }
-    }
-}
+type Report = cases::Report<Agreement>;
+type Case = cases::Case<Agreement>;
+type Outcome = cases::Outcome<Agreement>;
 
 /// Runs all cases, and prints each as it ends; `small` one alone. `golden`: a folder with reference cases.
 pub(crate) fn run(place: &Place, golden: Option<&Path>, small: bool) -> Result<Report, Failure> {
-    let mut report = Report { device: place.name(), cases: Vec::new() };
+    let mut report = Report::new(place.name());
     println!(
         "scores on {} against the CPU in f32 (error at most {ERROR:.0e}, tau at least {TAU}; or {SLACK} times what bf16 loses on \
          the CPU)",
@@ -166,11 +123,7 @@ fn compare(name: String, score: &Score, batch: &FeatureBatch, expected: &Expecte
     let outcome = match score(batch) {
         Ok(got) => {
             let agreement = Agreement::of(batch, &got, &expected.logits);
-            if agreement.holds(&expected.bf16) {
-                Outcome::Agrees(agreement)
-            } else {
-                Outcome::Differs(agreement)
-            }
+            Outcome::of(agreement.holds(&expected.bf16), agreement)
         }
         Err(error) => Outcome::Failed(error.to_string()),
     };
@@ -231,7 +184,7 @@ fn company(place: &Place, geometry: Geometry) -> Result<Case, Failure> {
     let got = score(&beside)?;
     let same = got.iter().zip(&want).filter(|(a, b)| a.to_bits() == b.to_bits()).count();
     let agreement = Agreement::of(&alone, &got[..want.len().min(got.len())], &want);
-    let outcome = if same == want.len() { Outcome::Agrees(agreement) } else { Outcome::Differs(agreement) };
+    let outcome = Outcome::of(same == want.len(), agreement);
     Ok(Case { name, rows: alone.rows(), outcome })
 }
 
@@ -248,25 +201,8 @@ fn again(place: &Place, geometry: Geometry) -> Result<Case, Failure> {
     let got = score(&batch)?;
     let same = got.iter().zip(&want).filter(|(a, b)| a.to_bits() == b.to_bits()).count();
     let agreement = Agreement::of(&batch, &got, &want);
-    let outcome = if same == want.len() { Outcome::Agrees(agreement) } else { Outcome::Differs(agreement) };
+    let outcome = Outcome::of(same == want.len(), agreement);
     Ok(Case { name, rows: batch.rows(), outcome })
-}
-
-impl fmt::Display for Case {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (word, found) = match &self.outcome {
-            Outcome::Agrees(a) => ("ok", numbers(a)),
-            Outcome::Differs(a) => ("DIFFERS", numbers(a)),
-            Outcome::Failed(why) => ("FAILED", why.clone()),
-            Outcome::Unsupported(why) => ("unsupported", why.clone()),
-        };
-        write!(f, "{:<40} {:>5} rows  {word:<11} {found}", self.name, self.rows)
-    }
-}
-
-fn numbers(agreement: &Agreement) -> String {
-    let tau = agreement.tau.map_or(String::new(), |tau| format!(", tau {tau:.5}"));
-    format!("error {:.1e}{tau}", agreement.error)
 }
 
 #[cfg(test)]
@@ -302,7 +238,7 @@ mod tests {
         assert!(shown.contains("DIFFERS") && shown.contains("the launch failed"), "{shown}");
         let report = Report { device: "none".to_owned(), cases };
         assert_eq!(report.verdict().unwrap_err().to_string(), "2 of 2 cases do not agree");
-        let nothing = Report { device: "none".to_owned(), cases: Vec::new() };
+        let nothing = Report::new("none".to_owned());
         assert!(nothing.verdict().is_err(), "of nothing nothing is known");
     }
 }

@@ -1,6 +1,7 @@
 //! The case that PyTorch scores too: weights, one request of 2,000 candidates, and the CPU's logits in f32, as a safetensors
 //! file. The request's 100 tokens stand there once; `scripts/gpu_check_torch.py` reads it.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -28,28 +29,65 @@ pub(crate) fn write(path: &Path) -> Result<(), Failure> {
 
 fn bytes(model: &Model, batch: &FeatureBatch, logits: &[f32]) -> Result<Vec<u8>, Failure> {
     let rows = batch.rows();
-    let floats = |x: &[f32]| -> Vec<u8> { x.iter().flat_map(|x| x.to_le_bytes()).collect() };
-    let integers = |x: Vec<i64>| -> Vec<u8> { x.iter().flat_map(|x| x.to_le_bytes()).collect() };
-    let actions = batch.token_action.iter().map(|a| i64::from(*a)).collect();
-    let times = batch.token_age_ms.iter().map(|age| REQUEST_MS - age).collect();
-    let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = (model.parameters().iter())
-        .map(|p| (format!("weight.{}", p.name), Dtype::F32, p.shape.clone(), floats(&p.data)))
-        .collect();
-    let inputs = [
-        ("input.action_type", Dtype::I64, vec![1, LENGTH], integers(actions)),
-        ("input.item", Dtype::F32, vec![1, LENGTH, ITEM], floats(&batch.token_item)),
-        ("input.action_time", Dtype::I64, vec![1, LENGTH], integers(times)),
-        ("input.request_time", Dtype::I64, vec![1], integers(vec![REQUEST_MS])),
-        ("input.candidate", Dtype::F32, vec![rows, ITEM], floats(&batch.candidate)),
-        ("input.dense", Dtype::F32, vec![rows, NUMBERS], floats(&batch.item.numeric)),
-        ("logits", Dtype::F32, vec![rows, model.heads()], floats(logits)),
-    ];
-    tensors.extend(inputs.map(|(name, dtype, shape, data)| (name.to_owned(), dtype, shape, data)));
-    let views = tensors
-        .iter()
-        .map(|(name, dtype, shape, data)| Ok((name.as_str(), TensorView::new(*dtype, shape.clone(), data)?)));
-    let views = views.collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
-    Ok(safetensors::serialize(views, None)?)
+    let actions = batch.token_action.iter().map(|a| i64::from(*a));
+    let times = batch.token_age_ms.iter().map(|age| REQUEST_MS - age);
+    let mut tensors = weights(model);
+    tensors.extend([
+        Tensor::integers("input.action_type", vec![1, LENGTH], actions),
+        Tensor::floats("input.item", vec![1, LENGTH, ITEM], &batch.token_item),
+        Tensor::integers("input.action_time", vec![1, LENGTH], times),
+        Tensor::integers("input.request_time", vec![1], [REQUEST_MS]),
+        Tensor::floats("input.candidate", vec![rows, ITEM], &batch.candidate),
+        Tensor::floats("input.dense", vec![rows, NUMBERS], &batch.item.numeric),
+        Tensor::floats("logits", vec![rows, model.heads()], logits),
+    ]);
+    serialized(&tensors, None)
+}
+
+/// A tensor of a file for PyTorch.
+pub(crate) struct Tensor {
+    name: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    data: Vec<u8>,
+}
+
+impl Tensor {
+    pub(crate) fn floats(name: impl Into<String>, shape: Vec<usize>, data: &[f32]) -> Self {
+        let data = data.iter().flat_map(|x| x.to_le_bytes()).collect();
+        Self { name: name.into(), dtype: Dtype::F32, shape, data }
+    }
+
+    pub(crate) fn integers(
+        name: impl Into<String>,
+        shape: Vec<usize>,
+        data: impl IntoIterator<Item = i64>,
+    ) -> Self {
+        let data = data.into_iter().flat_map(i64::to_le_bytes).collect();
+        Self { name: name.into(), dtype: Dtype::I64, shape, data }
+    }
+
+    /// The same, its name behind a prefix.
+    pub(crate) fn within(self, prefix: &str) -> Self {
+        Self { name: format!("{prefix}{}", self.name), ..self }
+    }
+}
+
+/// A model's weights, each by its name behind `weight.`.
+pub(crate) fn weights(model: &Model) -> Vec<Tensor> {
+    let all = model.parameters().iter();
+    all.map(|p| Tensor::floats(format!("weight.{}", p.name), p.shape.clone(), &p.data)).collect()
+}
+
+/// The bytes of a safetensors file.
+pub(crate) fn serialized(
+    tensors: &[Tensor],
+    information: Option<HashMap<String, String>>,
+) -> Result<Vec<u8>, Failure> {
+    let views = (tensors.iter())
+        .map(|t| Ok((t.name.as_str(), TensorView::new(t.dtype, t.shape.clone(), &t.data)?)))
+        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
+    Ok(safetensors::serialize(views, information)?)
 }
 
 #[cfg(test)]

@@ -49,6 +49,14 @@ impl Place {
         }
     }
 
+    /// The card, where there is one.
+    pub(crate) fn device(&self) -> Option<&Arc<Device>> {
+        match self {
+            Self::Card(device) => Some(device),
+            Self::StandIn => None,
+        }
+    }
+
     pub(crate) fn load(&self, model: &Arc<Model>) -> Result<Loaded, Failure> {
         match self {
             Self::Card(device) => match CudaEngine::new(device, Arc::clone(model)) {

@@ -4,20 +4,17 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use crate::Failure;
-use crate::timings;
+use crate::{timings, training};
 
 /// What `scripts/gpu_check_torch.py` writes.
 #[derive(Debug, Deserialize)]
 struct Peer {
     torch: String,
-    /// Bytes read and written by copies on the card, GB/s.
-    copy_gb_s: f64,
-    /// Of a product of large bf16 matrices, TFLOP/s.
-    bf16_tflop_s: f64,
     /// Of its logits in f32 from ours in f32, as a share of the largest.
     error_f32: f64,
     forms: Vec<Form>,
@@ -52,18 +49,13 @@ struct Line {
 
 /// Reads a folder's results, prints the table and keeps both beside them.
 pub(crate) fn table(folder: &Path) -> Result<(), Failure> {
-    let read = |name: &str| -> Result<Option<Value>, Failure> {
-        let path = folder.join(name);
-        if !path.is_file() {
-            return Ok(None);
-        }
-        let text = std::fs::read_to_string(&path)?;
-        Ok(Some(serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?))
-    };
-    let names = ["correctness", "sanitizer", "timings", "torch"];
+    let names =
+        ["correctness", "training", "sanitizer", "timings", "training_timings", "torch", "torch_training"];
     let mut all = serde_json::Map::new();
     for name in names {
-        all.insert(name.to_owned(), read(&format!("{name}.json"))?.unwrap_or(Value::Null));
+        let path = folder.join(format!("{name}.json"));
+        let value = if path.is_file() { read(&path) } else { Value::Null };
+        all.insert(name.to_owned(), value);
     }
     let text = render(&Value::Object(all.clone()))?;
     print!("{text}");
@@ -72,41 +64,57 @@ pub(crate) fn table(folder: &Path) -> Result<(), Failure> {
     Ok(std::fs::write(folder.join("results.json"), serde_json::to_string_pretty(&whole)? + "\n")?)
 }
 
+/// A file's value, or why it has none: a step that was ended while it wrote must not hide what the others found.
+fn read(path: &Path) -> Value {
+    let text = std::fs::read_to_string(path).map_err(|e| e.to_string());
+    text.and_then(|t| serde_json::from_str(&t).map_err(|e| e.to_string())).unwrap_or_else(Value::String)
+}
+
+/// A step's results; where they cannot be read the text says so.
+pub(crate) fn part<T: DeserializeOwned>(
+    all: &Value,
+    name: &str,
+    text: &mut String,
+) -> Result<Option<T>, Failure> {
+    match serde_json::from_value(all[name].clone()) {
+        Ok(part) => Ok(part),
+        Err(error) => {
+            let why = all[name].as_str().map_or(error.to_string(), str::to_owned);
+            writeln!(text, "{name}.json CANNOT BE READ: {why}")?;
+            Ok(None)
+        }
+    }
+}
+
 fn render(all: &Value) -> Result<String, Failure> {
-    let ours: Option<timings::Report> = serde_json::from_value(all["timings"].clone())?;
-    let peer: Option<Peer> = serde_json::from_value(all["torch"].clone())?;
     let mut text = String::new();
-    if let Some(device) = all["correctness"]["device"].as_str() {
-        let cases = all["correctness"]["cases"].as_array().map_or(&[][..], Vec::as_slice);
-        let with = |outcome: &str| cases.iter().filter(|c| c["outcome"] == outcome).count();
-        let (ok, unsupported) = (with("agrees"), with("unsupported"));
-        let wrong = cases.len() - ok - unsupported;
-        writeln!(text, "{device}")?;
-        writeln!(
-            text,
-            "scores: {ok} cases agree with the CPU, {wrong} DO NOT, {unsupported} have no kernels"
-        )?;
-    } else {
-        writeln!(text, "SCORES WERE NOT COMPARED")?;
+    let ours: Option<timings::Report> = part(all, "timings", &mut text)?;
+    let peer: Option<Peer> = part(all, "torch", &mut text)?;
+    for (what, name) in [("scoring", "correctness"), ("training", "training")] {
+        compared(what, &all[name], &mut text)?;
     }
     match all["sanitizer"].as_object() {
         Some(tools) => tools.iter().try_for_each(|(tool, said)| writeln!(text, "{tool}: {said}"))?,
         None => writeln!(text, "COMPUTE-SANITIZER DID NOT RUN")?,
     }
-    match &peer {
-        Some(p) => {
-            writeln!(
-                text,
-                "ceilings: copies {:.0} GB/s, bf16 products {:.0} TFLOP/s",
-                p.copy_gb_s, p.bf16_tflop_s
-            )?;
-            writeln!(
-                text,
-                "PyTorch {}: its f32 logits differ by {:.1e} from the CPU's",
-                p.torch, p.error_f32
-            )?;
+    let ceilings = ["torch", "torch_training"].into_iter().find_map(|name| {
+        let number = |what: &str| all[name][what].as_f64();
+        number("copy_gb_s").zip(number("bf16_tflop_s"))
+    });
+    match ceilings {
+        Some((copies, products)) => {
+            writeln!(text, "ceilings: copies {copies:.0} GB/s, bf16 products {products:.0} TFLOP/s")?;
         }
-        None => writeln!(text, "PYTORCH AND THE CARD'S CEILINGS WERE NOT MEASURED")?,
+        None => writeln!(text, "THE CARD'S CEILINGS WERE NOT MEASURED")?,
+    }
+    let peak = ceilings.map(|(_, products)| products);
+    match &peer {
+        Some(p) => writeln!(
+            text,
+            "PyTorch {}: its f32 logits differ by {:.1e} from the CPU's",
+            p.torch, p.error_f32
+        )?,
+        None => writeln!(text, "PYTORCH'S SCORING WAS NOT MEASURED")?,
     }
     let lines = lines(ours.as_ref(), peer.as_ref());
     let head = ["", "candidates", "tokens", "p50 ms", "p99 ms", "candidates/s", "of bf16 peak"];
@@ -117,8 +125,7 @@ fn render(all: &Value) -> Result<String, Failure> {
     )?;
     for l in &lines {
         let flop = 2.0 * l.multiply_adds as f64 * l.rate;
-        let share =
-            peer.as_ref().map_or("-".to_owned(), |p| format!("{:.2} %", flop / p.bf16_tflop_s / 1e10));
+        let share = peak.map_or("-".to_owned(), |peak| format!("{:.2} %", flop / peak / 1e10));
         writeln!(
             text,
             "{:<36} {:>10} {:>6} {:>9} {:>9} {:>13.0} {share:>12}",
@@ -130,10 +137,46 @@ fn render(all: &Value) -> Result<String, Failure> {
             l.rate
         )?;
     }
+    for t in ours.iter().flat_map(|r| &r.timings) {
+        let Some(on) = &t.on_card else { continue };
+        writeln!(
+            text,
+            "by events, {} candidates of {} tokens, {}: copy in {:.3} ms, kernels {:.3}, copy out {:.3}",
+            t.candidates, t.tokens, t.name, on.copy_in_ms, on.kernels_ms, on.copy_out_ms
+        )?;
+    }
     for (form, why) in peer.iter().flat_map(|p| &p.missing) {
         writeln!(text, "NOT MEASURED: PyTorch {form}: {}", why.lines().next().unwrap_or_default())?;
     }
+    training::table::render(all, peak, &mut text)?;
     Ok(text)
+}
+
+/// How many cases of a comparison agree.
+fn compared(what: &str, report: &Value, text: &mut String) -> Result<(), Failure> {
+    let Some(device) = report["device"].as_str() else {
+        return Ok(writeln!(text, "{} WAS NOT COMPARED", what.to_uppercase())?);
+    };
+    let cases = report["cases"].as_array().map_or(&[][..], Vec::as_slice);
+    let with = |outcome: &str| cases.iter().filter(|c| c["outcome"] == outcome).count();
+    let (ok, unsupported) = (with("agrees"), with("unsupported"));
+    let wrong = cases.len() - ok - unsupported;
+    writeln!(
+        text,
+        "{what} on {device}: {ok} cases agree with the CPU, {wrong} DO NOT, {unsupported} have no kernels"
+    )?;
+    Ok(())
+}
+
+/// A number of a file, where JSON has none for what is no number.
+pub(crate) fn number<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
+}
+
+/// The same of a list.
+pub(crate) fn numbers<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f64>, D::Error> {
+    let list = Vec::<Option<f64>>::deserialize(from)?;
+    Ok(list.into_iter().map(|x| x.unwrap_or(f64::NAN)).collect())
 }
 
 fn ms(time: f64) -> String {
@@ -186,7 +229,8 @@ mod tests {
         let timing = json!({
             "name": "paper, compatible", "candidates": 500, "tokens": 100, "p50_ms": 1.0, "p99_ms": 2.0, "new_items_p50_ms": 1.25,
             "candidates_per_second": 500_000.0, "candidates_per_second_together": 1_000_000.0,
-            "multiply_adds": 4_000_000, "requests": 9
+            "multiply_adds": 4_000_000, "requests": 9,
+            "on_card": {"copy_in_ms": 0.25, "kernels_ms": 0.5, "copy_out_ms": 0.125}
         });
         let form =
             json!({"name": "eager", "candidates": 500, "p50_ms": 4.0, "p99_ms": 5.0, "device_ms": 2.0});
@@ -207,9 +251,13 @@ mod tests {
         let eager = text.lines().find(|l| l.starts_with("PyTorch eager ")).unwrap();
         assert!(eager.contains("4.000") && eager.contains("125000") && eager.contains("0.12 %"), "{eager}");
         assert!(text.contains("PyTorch eager, card alone") && !text.contains("NaN"), "{text}");
-        assert!(text.ends_with("NOT MEASURED: PyTorch compile, 500: no compiler\n"), "{text}");
+        assert!(text.contains("NOT MEASURED: PyTorch compile, 500: no compiler\n"), "{text}");
+        assert!(text.contains("compatible: copy in 0.250 ms, kernels 0.500, copy out 0.125\n"), "{text}");
+        let broken = render(&json!({"timings": "a file's end is missing", "torch": {"torch": 1}})).unwrap();
+        assert!(broken.contains("timings.json CANNOT BE READ: a file's end is missing\n"), "{broken}");
+        assert!(broken.contains("torch.json CANNOT BE READ: invalid type"), "{broken}");
         let nothing = render(&json!({})).unwrap();
-        for missing in ["SCORES WERE NOT COMPARED", "COMPUTE-SANITIZER DID NOT RUN", "WERE NOT MEASURED"] {
+        for missing in ["SCORING WAS NOT COMPARED", "COMPUTE-SANITIZER DID NOT RUN", "WERE NOT MEASURED"] {
             assert!(nothing.contains(missing), "{nothing}");
         }
     }

@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use lately_cuda::Span;
 use lately_features::FeatureBatch;
 use lately_model::{Engine, ServingPrecision};
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::Failure;
 use crate::inputs::{Geometry, Recipe, shared};
 use crate::place::{Loaded, Place, Score};
+use crate::results::number;
 
 /// Candidates of a request.
 const SIZES: [usize; 2] = [500, 2_000];
@@ -22,6 +24,8 @@ const SIZES: [usize; 2] = [500, 2_000];
 const INPUTS: usize = 8;
 /// Calls before the first that counts: kernels are compiled, memory is taken, a graph is recorded.
 const WARM_UP: usize = 20;
+/// Calls whose times on the card are taken.
+const RECORDED: usize = 64;
 /// Threads that score at once: as many calls as a model on a card works on side by side.
 const THREADS: usize = 4;
 
@@ -50,6 +54,31 @@ pub(crate) struct Timing {
     /// Multiply-adds of products that a candidate takes, after folding and sharing, as the CPU counts them.
     pub(crate) multiply_adds: usize,
     pub(crate) requests: usize,
+    /// By the card's events; none where there is no card.
+    pub(crate) on_card: Option<OnCard>,
+}
+
+/// Medians of a request's times on the card, ms. The rest of its time it is on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct OnCard {
+    #[serde(deserialize_with = "number")]
+    pub(crate) copy_in_ms: f64,
+    #[serde(deserialize_with = "number")]
+    pub(crate) kernels_ms: f64,
+    #[serde(deserialize_with = "number")]
+    pub(crate) copy_out_ms: f64,
+}
+
+impl OnCard {
+    fn of(spans: &[Span]) -> Self {
+        let median = |what: &str| {
+            let mut times: Vec<f64> =
+                spans.iter().filter(|s| s.what == what).map(|s| s.milliseconds).collect();
+            times.sort_by(f64::total_cmp);
+            percentile(&times, 50)
+        };
+        Self { copy_in_ms: median("copy in"), kernels_ms: median("graph"), copy_out_ms: median("copy out") }
+    }
 }
 
 pub(crate) fn run(place: &Place, seconds: f64) -> Result<Report, Failure> {
@@ -69,7 +98,8 @@ pub(crate) fn run(place: &Place, seconds: f64) -> Result<Report, Failure> {
         for candidates in SIZES.into_iter().filter(|n| *n <= place.most_candidates()) {
             let recipe = |seed| Recipe::one(tokens, candidates, seed);
             let inputs: Vec<_> = (0..INPUTS).map(|i| recipe(i as u64).batch(&schema)).collect();
-            timings.push(measure(&score, &inputs, time, geometry.name(), tokens, multiply_adds)?);
+            let timing = measure(&score, &inputs, time, geometry.name(), tokens, multiply_adds)?;
+            timings.push(Timing { on_card: on_card(place, &score, &inputs)?, ..timing });
         }
     }
     Ok(Report { device: place.name(), timings })
@@ -113,6 +143,7 @@ fn measure(
         candidates_per_second_together: candidates as f64 * together(score, inputs, time)?,
         multiply_adds,
         requests: samples.len(),
+        on_card: None,
     })
 }
 
@@ -129,6 +160,17 @@ fn new_items(score: &Score, input: &FeatureBatch, time: Duration) -> Result<f64,
     }
     samples.sort_by(f64::total_cmp);
     Ok(percentile(&samples, 50))
+}
+
+/// Once more with the card's events, which cost some time themselves.
+fn on_card(place: &Place, score: &Score, inputs: &[FeatureBatch]) -> Result<Option<OnCard>, Failure> {
+    let Some(device) = place.device() else { return Ok(None) };
+    device.take_times()?; // of nobody's
+    device.record_times(true);
+    let done = inputs.iter().cycle().take(RECORDED).try_for_each(|input| score(input).map(|_| ()));
+    device.record_times(false);
+    done?;
+    Ok(Some(OnCard::of(&device.take_times()?)))
 }
 
 /// Requests a second from [`THREADS`] threads.
@@ -153,7 +195,7 @@ fn together(score: &Score, inputs: &[FeatureBatch], time: Duration) -> Result<f6
 }
 
 /// Nearest rank of what is sorted.
-fn percentile(ascending: &[f64], p: usize) -> f64 {
+pub(crate) fn percentile(ascending: &[f64], p: usize) -> f64 {
     let rank = (ascending.len() * p).div_ceil(100).max(1);
     ascending.get(rank - 1).copied().unwrap_or(f64::NAN)
 }
@@ -190,6 +232,18 @@ mod tests {
         assert_eq!([50, 99].map(|p| percentile(&hundred, p)), [50.0, 99.0]);
         assert_eq!(percentile(&[7.0], 99), 7.0);
         assert!(percentile(&[], 50).is_nan());
+    }
+
+    #[test]
+    fn of_the_card_s_times_medians_are_told() {
+        let call = |ms: f64| [("copy in", ms), ("graph", 10.0 * ms), ("copy out", 0.5 * ms)];
+        let spans: Vec<Span> = [3.0, 1.0, 2.0]
+            .into_iter()
+            .flat_map(call)
+            .map(|(what, milliseconds)| Span { what, milliseconds })
+            .collect();
+        let want = OnCard { copy_in_ms: 2.0, kernels_ms: 20.0, copy_out_ms: 1.0 };
+        assert_eq!(OnCard::of(&spans), want);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use cudarc::nvrtc::Ptx;
 use lately_model::training::Group;
 
 use super::peers::{self, Peers};
+use super::times::Times;
 use super::{Argument, Driver, Kernel, Launch, Shape};
 use crate::kernels::{Source, compile};
 use crate::{CudaError, kernels};
@@ -24,6 +25,11 @@ use crate::{CudaError, kernels};
 const DRIVER: i32 = 12_000;
 /// The oldest card: bfloat16 in tensor cores.
 const CAPABILITY: (i32, i32) = (8, 0);
+/// Names of what is no single kernel, see [`super::times::Span`].
+const COPY_IN: &str = "copy in";
+const COPY_OUT: &str = "copy out";
+const ADD_UP: &str = "add up";
+const GRAPH: &str = "graph";
 
 /// An opened card.
 pub(crate) struct Card {
@@ -35,6 +41,7 @@ pub(crate) struct Card {
     shared: usize,
     /// Modules in use: models of one geometry share them.
     modules: Mutex<HashMap<Source, Weak<Module>>>,
+    pub(crate) times: Times,
 }
 
 /// Loaded kernels.
@@ -76,7 +83,7 @@ impl Drop for Lane {
     }
 }
 
-fn failed(doing: &'static str) -> impl Fn(DriverError) -> CudaError {
+pub(super) fn failed(doing: &'static str) -> impl Fn(DriverError) -> CudaError {
     move |error| CudaError::Driver { doing, reason: error.to_string() }
 }
 
@@ -112,6 +119,7 @@ impl Card {
             memory,
             shared: usize::try_from(shared.map_err(&doing)?).unwrap_or(0),
             modules: Mutex::default(),
+            times: Times::default(),
         })
     }
 
@@ -238,17 +246,21 @@ impl Driver for Card {
         self.context.bind_to_thread().map_err(&doing)?;
         let host = &host_input.as_slice().map_err(&doing)?[..words];
         let (to, _) = input.device_ptr(stream);
-        // SAFETY: `to` is as long as the host's side, which stays as it is until the stream is waited for below.
-        unsafe { result::memcpy_htod_async(to, host, stream.cu_stream()) }.map_err(&doing)?;
+        self.times.around(stream, COPY_IN, || {
+            // SAFETY: `to` is as long as the host's side, which stays as it is until the stream is waited for below.
+            unsafe { result::memcpy_htod_async(to, host, stream.cu_stream()) }.map_err(&doing)
+        })?;
         let recorded = match graphs.entry(shape) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => entry.insert(record(module, stream, launches, input, on_card)?),
         };
-        recorded.0.launch().map_err(&doing)?;
+        self.times.around(stream, GRAPH, || recorded.0.launch().map_err(&doing))?;
         let back = &mut host_output.as_mut_slice().map_err(&doing)?[..output.len()];
         let (from, _) = on_card.device_ptr(stream);
-        // SAFETY: as above, the other way.
-        unsafe { result::memcpy_dtoh_async(back, from, stream.cu_stream()) }.map_err(&doing)?;
+        self.times.around(stream, COPY_OUT, || {
+            // SAFETY: as above, the other way.
+            unsafe { result::memcpy_dtoh_async(&mut *back, from, stream.cu_stream()) }.map_err(&doing)
+        })?;
         stream.synchronize().map_err(&doing)?;
         output.copy_from_slice(back);
         Ok(())
@@ -259,8 +271,10 @@ impl Driver for Card {
         self.context.bind_to_thread().map_err(&doing)?;
         let host = &lane.host_input.as_slice().map_err(&doing)?[..words];
         let (to, _) = lane.input.device_ptr(&lane.stream);
-        // SAFETY: `to` is as long as the host's side. Who writes to that next has read from this lane before, and so waited.
-        unsafe { result::memcpy_htod_async(to, host, lane.stream.cu_stream()) }.map_err(&doing)
+        self.times.around(&lane.stream, COPY_IN, || {
+            // SAFETY: `to` is as long as the host's side. Who writes to that next has read from this lane before, and so waited.
+            unsafe { result::memcpy_htod_async(to, host, lane.stream.cu_stream()) }.map_err(&doing)
+        })
     }
 
     fn launch(
@@ -270,15 +284,20 @@ impl Driver for Card {
         launches: &[Launch<'_, Memory>],
     ) -> Result<(), CudaError> {
         self.context.bind_to_thread().map_err(failed("launch a kernel"))?;
-        launches.iter().try_for_each(|l| launch(module, &lane.stream, l, &lane.input, &lane.output))
+        launches.iter().try_for_each(|l| {
+            let go = || launch(module, &lane.stream, l, &lane.input, &lane.output);
+            self.times.around(&lane.stream, l.kernel.name(), go)
+        })
     }
 
     fn write(&self, lane: &mut Lane, memory: &Memory, at: usize, words: &[u32]) -> Result<(), CudaError> {
         let doing = failed("copy to the card");
         self.context.bind_to_thread().map_err(&doing)?;
         let to = part(&memory.0, at, words.len(), &lane.stream)?;
-        // SAFETY: `part` has checked the length; the words stay until the stream has been waited for.
-        unsafe { result::memcpy_htod_async(to, words, lane.stream.cu_stream()) }.map_err(&doing)?;
+        self.times.around(&lane.stream, COPY_IN, || {
+            // SAFETY: `part` has checked the length; the words stay until the stream has been waited for.
+            unsafe { result::memcpy_htod_async(to, words, lane.stream.cu_stream()) }.map_err(&doing)
+        })?;
         lane.stream.synchronize().map_err(&doing)
     }
 
@@ -286,8 +305,10 @@ impl Driver for Card {
         let doing = failed("copy from the card");
         self.context.bind_to_thread().map_err(&doing)?;
         let from = part(&memory.0, at, words.len(), &lane.stream)?;
-        // SAFETY: as above, the other way.
-        unsafe { result::memcpy_dtoh_async(words, from, lane.stream.cu_stream()) }.map_err(&doing)?;
+        self.times.around(&lane.stream, COPY_OUT, || {
+            // SAFETY: as above, the other way.
+            unsafe { result::memcpy_dtoh_async(words, from, lane.stream.cu_stream()) }.map_err(&doing)
+        })?;
         lane.stream.synchronize().map_err(&doing)
     }
 
@@ -306,8 +327,10 @@ impl Driver for Card {
     ) -> Result<(), CudaError> {
         self.context.bind_to_thread().map_err(failed("add up"))?;
         let numbers = part(&memory.0, at, words, &lane.stream)?;
-        // SAFETY: `part` has checked the length; the lane is not used by another meanwhile, and its memory by nobody else.
-        unsafe { peers.add_up(numbers, words, lane.stream.cu_stream()) }
+        self.times.around(&lane.stream, ADD_UP, || {
+            // SAFETY: `part` has checked the length; the lane is not used by another meanwhile, and its memory by nobody else.
+            unsafe { peers.add_up(numbers, words, lane.stream.cu_stream()) }
+        })
     }
 }
 

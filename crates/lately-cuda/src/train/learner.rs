@@ -246,7 +246,6 @@ impl<D: Driver> Learner<D> {
     }
 
     /// The gradient added up so far, a list a parameter.
-    #[cfg(test)]
     pub(crate) fn gradients(&mut self) -> Result<Vec<Vec<f32>>, CudaError> {
         let Self { lane, memory, driver, .. } = self;
         let mut all = Vec::new();
