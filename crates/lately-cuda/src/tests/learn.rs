@@ -156,7 +156,7 @@ fn run(
     let dataset = dataset();
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("state");
-    let mut once = |stop: Option<u64>| {
+    let once = |stop: Option<u64>| {
         let progress = &mut |p: &lately_train::Progress| match stop == Some(p.step) {
             true => Control::Stop,
             false => Control::Continue,
