@@ -184,9 +184,9 @@ fn after(saved: Option<u64>) -> String {
     }
 }
 
-/// Trains a model on a slice on the CPU, from new ([`ModelConfig`](lately_model::ModelConfig)) or from another's weights ([`Model`]). With `state`, the run
-/// saves itself there every `save_seconds` and at the end, and goes on from what it finds there; the caller removes the file
-/// when the model is safe elsewhere.
+/// Trains a model on a slice on the CPU, from new ([`ModelConfig`](lately_model::ModelConfig)) or from another's weights
+/// ([`Model`]). With `state`, the run saves itself there every `save_seconds` and at the end, and goes on from what it finds
+/// there; the caller removes the file when the model is safe elsewhere.
 pub fn train<'m>(
     slice: &Slice<'_>,
     start: impl Into<Start<'m>>,
