@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Mutex, PoisonError};
 
+use lately_model::training::{Learner, LearnerOptions, Moments};
 use lately_model::{Engine, EngineMemory, Golden, checkpoint};
 
 use super::*;
@@ -64,6 +65,15 @@ impl Accelerator for Card {
         let engine = Engine::new(Arc::clone(model), ServingPrecision::Bf16);
         let (does, calls) = (Arc::clone(&self.does), Arc::clone(&self.calls));
         Ok(Box::new(OnCard { engine, does, calls }))
+    }
+
+    fn learner(
+        &self,
+        _: &Model,
+        _: &Moments,
+        _: &LearnerOptions,
+    ) -> Result<Box<dyn Learner>, AcceleratorError> {
+        Err(AcceleratorError::Unsupported("training".to_owned()))
     }
 }
 
