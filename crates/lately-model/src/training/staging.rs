@@ -57,7 +57,7 @@ pub struct Stretch {
     pub rows: Range<usize>,
     /// Rows of the tokens' matrix: those of the requests, then appended candidates.
     pub token_rows: usize,
-    /// Where each segment's encoder tokens begin, and where the last one's end; without an encoder [0].
+    /// Where each segment's encoder tokens begin, and where the last one's end; without an encoder one 0.
     pub offsets: Vec<u32>,
     /// For each segment the row of the tokens' matrix of its first token, an appended candidate left out. The others follow.
     pub source: Vec<u32>,
