@@ -23,6 +23,7 @@ fn a_save_enters_the_next_ranking_and_the_users_page_until_the_user_is_forgotten
     house.stock(12);
     house.load(1);
     let ask = json!({"user": "u", "candidates": ["i1", "i2", "i3", "x"], "explain": true, "surface": "home"});
+    let logged = house.store.next_offset();
     let before = house.ok("POST", "/v1/rank", &ask);
     assert_eq!(before["explain"]["tokens"], 0);
     let user = json!({"type": "user", "user": "u", "features": {"country": "x", "age": 30}});
@@ -47,8 +48,9 @@ fn a_save_enters_the_next_ranking_and_the_users_page_until_the_user_is_forgotten
         (&known["sequence"][0]["action"], &known["features"]["numeric"]["age"]),
         (&json!("save"), &json!(30.0))
     );
+    house.until_logged(logged + 4); // two events and two impressions
     let gone = house.ok("DELETE", "/v1/users/u", &json!(null));
-    assert!(gone["removed_records"].as_u64() >= Some(3), "{gone}");
+    assert!(gone["removed_records"].as_u64() >= Some(4), "{gone}");
     assert_eq!(error(house.get("/v1/users/u")), (404, "unknown_user".into()));
     assert_eq!(house.ok("POST", "/v1/rank", &ask)["explain"]["tokens"], 0);
 }

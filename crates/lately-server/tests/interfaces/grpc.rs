@@ -79,7 +79,9 @@ async fn a_save_enters_the_next_ranking_and_the_users_page_until_the_user_is_for
         pins: vec![pb::Pin { item: "i2".to_owned(), position: 0 }],
         ..ask(&["i1", "i2", "i1"])
     };
+    let logged = house.store.next_offset();
     let ranked = ranking.rank(full).await.unwrap().into_inner();
+    house.until_logged(logged + 1);
     assert_eq!((ranked.items.len(), ranked.request.as_str(), ranked.user.as_str()), (1, "r1", "u"));
     assert!(ranked.watermark >= taken.watermark && ranked.degraded.is_empty(), "{ranked:?}");
     assert_eq!((ranked.explain.unwrap().tokens, ranked.items[0].item.as_str()), (1, "i2"), "it is pinned");

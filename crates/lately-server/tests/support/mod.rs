@@ -163,6 +163,16 @@ impl House {
         assert_eq!(reply["accepted"], items);
     }
 
+    /// Waits until the log holds so many records: impressions are logged after the answer.
+    pub fn until_logged(&self, records: u64) {
+        let begin = std::time::Instant::now();
+        while self.store.next_offset() < records {
+            let logged = self.store.next_offset();
+            assert!(begin.elapsed().as_secs() < 10, "{logged} records are logged, not {records}");
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+    }
+
     pub fn load(&self, seed: u64) {
         self.slot.swap(model(&Schema::from_toml(SCHEMA).unwrap(), seed)).unwrap();
     }
