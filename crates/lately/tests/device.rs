@@ -1,5 +1,7 @@
 //! On what a server scores: what it says where there is a GPU, none, or no program for one.
 
+#[path = "support/gpu.rs"]
+mod gpu;
 #[path = "support/http.rs"]
 mod http;
 #[path = "support/run.rs"]
@@ -17,6 +19,7 @@ use lately_train::publish::{CHAMPION, publish};
 use serde_json::json;
 use tempfile::TempDir;
 
+use crate::gpu::has_gpu;
 use crate::http::Http;
 use crate::run::{lately, small_world};
 
@@ -92,16 +95,6 @@ impl Drop for Served {
         self.child.kill().ok();
         self.child.wait().ok();
     }
-}
-
-/// Whether this machine can score on a GPU.
-fn has_gpu() -> bool {
-    #[cfg(feature = "cuda")]
-    if lately_cuda::Device::open(0).is_ok() {
-        println!("skipped: this machine has a CUDA device, and what is said without one is not seen");
-        return true;
-    }
-    false
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! On what `lately train` trains: what it says where there is a GPU, none, or no program for one, and which of several
 //! processes it is.
 
+#[path = "support/gpu.rs"]
+mod gpu;
 #[path = "support/run.rs"]
 mod run;
 
@@ -9,6 +11,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::gpu::has_gpu;
 use crate::run::{Run, lately, small_world};
 
 /// What a training without a GPU says when it is told to use one.
@@ -17,16 +20,6 @@ const REFUSAL: &[&str] = if cfg!(feature = "cuda") {
 } else {
     &["built without CUDA: build with --features cuda, or ask for auto or cpu"]
 };
-
-/// Whether this machine can train on a GPU.
-fn has_gpu() -> bool {
-    #[cfg(feature = "cuda")]
-    if lately_cuda::Device::open(0).is_ok() {
-        println!("skipped: this machine has a CUDA device, and what is said without one is not seen");
-        return true;
-    }
-    false
-}
 
 #[test]
 fn a_gpu_that_is_demanded_and_not_there_ends_the_training_before_the_join() -> Result<()> {
